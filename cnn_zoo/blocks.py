@@ -1,0 +1,58 @@
+"""Building blocks of the nets: a tensor goes in, a tensor comes out, and every layer gets a stable name."""
+
+from keras import layers as L
+
+from cnn_zoo.layers import lecun_tanh
+
+ACTIVATIONS = {"lecun_tanh": lecun_tanh}
+
+
+def activation(x, act, name):
+    """An activation by Keras' name or one of `ACTIVATIONS`, as a layer of its own; `None` for none."""
+    return L.Activation(ACTIVATIONS.get(act, act), name=name)(x) if act else x
+
+
+def conv(x, filters, kernel, stride=1, *, act=None, padding="same", name):
+    """Convolution with bias, then its activation: layers `name` and `name_act`."""
+    x = L.Conv2D(filters, kernel, stride, padding, name=name)(x)
+    return activation(x, act, f"{name}_{act}")
+
+
+def dense(x, units, act, name):
+    """Fully connected layer, then its activation."""
+    return activation(L.Dense(units, name=name)(x), act, f"{name}_{act}")
+
+
+def conv_bn(x, filters, kernel=1, stride=1, *, act="relu", groups=1, padding="symmetric", eps=1e-5, momentum=0.9, name):
+    """Convolution without bias, BatchNorm, activation: layers `name_conv`, `name_bn`, `name_<act>`.
+
+    With `padding="symmetric"` a strided convolution pads both sides alike, as the papers and PyTorch do, whatever the input size;
+    `"same"` leaves that to TensorFlow's rule, and `"valid"` pads nothing.
+    """
+    if padding == "symmetric":
+        padding = "same"
+        if stride > 1 and kernel > 1:
+            x = L.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x)
+            padding = "valid"
+    x = L.Conv2D(filters, kernel, stride, padding, groups=groups, use_bias=False, name=f"{name}_conv")(x)
+    x = L.BatchNormalization(epsilon=eps, momentum=momentum, name=f"{name}_bn")(x)
+    return activation(x, act, f"{name}_{act}")
+
+
+def max_pool(x, size=3, stride=2, *, name):
+    """Max pooling with the same padding on both sides; only after a ReLU, since it pads with zeros."""
+    x = L.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
+    return L.MaxPooling2D(size, stride, name=name)(x)
+
+
+def squeeze_excite(x, reduced, *, act="relu", gate="sigmoid", name):
+    """Squeeze-and-excitation: channels reweighted by a two-layer net on their means (Hu et al. 2018, figure 2)."""
+    s = L.GlobalAveragePooling2D(keepdims=True, name=f"{name}_squeeze")(x)
+    s = activation(L.Conv2D(reduced, 1, name=f"{name}_reduce")(s), act, f"{name}_{act}")
+    s = activation(L.Conv2D(x.shape[-1], 1, name=f"{name}_expand")(s), gate, f"{name}_gate")
+    return L.Multiply(name=f"{name}_scale")([x, s])
+
+
+def pooled_head(x, classes, row):
+    """The head of most nets since 2014: global average pooling and one dense layer."""
+    return L.Dense(classes, dtype="float32", name="logits")(L.GlobalAveragePooling2D(name="head_pool")(x))

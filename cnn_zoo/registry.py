@@ -1,0 +1,215 @@
+"""What the zoo holds: one `Spec` a net, one `Weights` a set of trained numbers, one `Preset` a way to normalise pixels.
+
+Standard library only. A family file in `nets/` registers its rows with `@family`; everything else (listing, building, the contract test,
+the README's table) reads the dictionaries below.
+"""
+
+import difflib
+import fnmatch
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from cnn_zoo.errors import InputError, WeightsError
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Normalisation of pixels: `(x - mean) / std` per channel, on values 0..255 in RGB order.
+
+    One value in `mean` and `std` holds for every channel.
+    """
+
+    name: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    about: str
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One net: how it is built, what it expects, and the number that it must be exact against.
+
+    Attributes:
+        name: Key in the registry.
+        family: Name of the family's file in `nets/`.
+        row: The family's row of hyper-parameters, in the paper's vocabulary.
+        features: `features(x, row) -> {stride: tensor}`, the taps of the net.
+        head: `head(x, classes, row) -> logits` from the last tap.
+        params: Trainable parameters at `classes` classes and the default input.
+        source: Where that number is published (or how it follows from the publication).
+        size: Default input height and width in pixels.
+        channels: Default number of channels.
+        classes: Number of classes that `params` is stated for.
+        preset: Name of the preset used when no weights say otherwise.
+        paper: Citation.
+    """
+
+    name: str
+    family: str
+    row: Any = field(repr=False)
+    features: Callable = field(repr=False)
+    head: Callable = field(repr=False)
+    params: int
+    source: str
+    size: tuple[int, int]
+    channels: int
+    classes: int
+    preset: str
+    paper: str
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One set of trained numbers, as a complete claim.
+
+    Attributes:
+        net: Key of the `Spec` it belongs to.
+        tag: Name of the set: `build(net, weights=tag)`.
+        file: File name in the cache, or in the installed package when `urls` is empty.
+        urls: Where it is published; later ones are mirrors.
+        sha256: Of the file.
+        bytes: Size of the file.
+        licence: SPDX identifier, or the publisher's words.
+        dataset: What it was trained on.
+        classes: Class names in the order of the outputs.
+        preset: Name of the preset it was trained with.
+        metric: Name of the score, such as "test accuracy".
+        value: The score, or None where nobody measured it.
+        measured_by: Who measured `value`.
+        source: Page or command that it comes from.
+    """
+
+    net: str
+    tag: str
+    file: str
+    sha256: str
+    bytes: int
+    licence: str
+    dataset: str
+    classes: tuple[str, ...]
+    preset: str
+    source: str
+    urls: tuple[str, ...] = ()
+    metric: str | None = None
+    value: float | None = None
+    measured_by: str | None = None
+
+
+SPECS: dict[str, Spec] = {}
+WEIGHTS: dict[tuple[str, str], Weights] = {}
+PRESETS: dict[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        Preset("unit", (0.0,), (255.0,), "x / 255: values 0..1"),
+        Preset("raw", (0.0,), (1.0,), "pixels as they are"),
+        Preset("symmetric", (127.5,), (127.5,), "x / 127.5 - 1: values -1..1 (TensorFlow's slim models)"),
+        Preset("imagenet", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "mean and deviation of ImageNet (torchvision)"),
+        Preset("caffe", (123.68, 116.779, 103.939), (1.0,), "mean of ImageNet subtracted (Caffe's nets, VGG)"),
+        Preset("lenet5", (20.0,), (200.0,), "background 0 -> -0.1, ink 255 -> 1.175 (LeCun et al. 1998, section II.B)"),
+    )
+}
+
+
+def family(rows: dict, **common):
+    """Register every row of a family; decorates the family's `features(x, row)` function.
+
+    `common` holds what all rows share of `Spec`'s fields; a column of the row with such a name wins over it.
+
+    Raises:
+        ValueError: A row's name is taken, or a field is given neither by the row nor by the family.
+    """
+    wanted = ("head", "params", "source", "size", "channels", "classes", "preset", "paper")
+    if extra := set(common) - set(wanted):
+        raise ValueError(f"family() does not know {sorted(extra)}")
+
+    def register(features):
+        name_of_family = features.__module__.rpartition(".")[2]
+        for name, row in rows.items():
+            values = {key: getattr(row, key, common.get(key)) for key in wanted}
+            if missing := [key for key, value in values.items() if value is None]:
+                raise ValueError(f"the row {name!r} lacks {missing}")
+            if isinstance(values["size"], int):
+                values["size"] = (values["size"], values["size"])
+            add_spec(Spec(name=name, family=name_of_family, row=row, features=features, **values))
+        return features
+
+    return register
+
+
+def add_spec(spec: Spec) -> None:
+    """Add one net. Raises ValueError when its name is taken or its preset is unknown."""
+    if spec.name in SPECS:
+        raise ValueError(f"a net named {spec.name!r} is already registered, by the family {SPECS[spec.name].family!r}")
+    if spec.preset not in PRESETS:
+        raise ValueError(f"{spec.name!r} names the unknown preset {spec.preset!r}")
+    SPECS[spec.name] = spec
+
+
+def add_weights(record: Weights) -> None:
+    """Add one set of weights. Raises ValueError when its net is unknown or its tag is taken."""
+    key = (record.net, record.tag)
+    if key in WEIGHTS:
+        raise ValueError(f"weights {record.net}:{record.tag} are already registered")
+    if record.net not in SPECS:
+        raise ValueError(f"weights {record.net}:{record.tag} belong to no registered net")
+    if record.preset not in PRESETS:
+        raise ValueError(f"weights {record.net}:{record.tag} name the unknown preset {record.preset!r}")
+    WEIGHTS[key] = record
+
+
+def nearest(name: str, known) -> str:
+    """A phrase that suggests the nearest of the known names: `; did you mean 'lenet'?`, or an empty string."""
+    match = difflib.get_close_matches(str(name).lower(), list(known), n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def get_spec(name: str) -> Spec:
+    """The net registered as `name`.
+
+    Raises:
+        InputError: There is none; the message suggests the nearest name.
+    """
+    if name not in SPECS:
+        raise InputError(f"there is no net {name!r}{nearest(name, SPECS)} (list_models() names all {len(SPECS)})")
+    return SPECS[name]
+
+
+def get_weights(net: str, tag: str) -> Weights:
+    """The weights `tag` of the net `net`.
+
+    Raises:
+        WeightsError: There are none; the message lists those there are.
+    """
+    if (net, tag) not in WEIGHTS:
+        tags = [t for n, t in WEIGHTS if n == net]
+        there = f"there are: {', '.join(map(repr, tags))}" if tags else "none are known for this net; use weights=None"
+        raise WeightsError(f"{net!r} has no weights {tag!r} and no such file exists{nearest(tag, tags)} ({there})")
+    return WEIGHTS[net, tag]
+
+
+def natural(name: str) -> list:
+    """Sort key that puts vgg11 before vgg16 and resnet50 before resnet101."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+def list_models(pattern: str = "*", *, family: str | None = None, weights: str | None = None) -> list[str]:
+    """Names of the nets, in natural order.
+
+    Args:
+        pattern: Shell pattern, such as `"lenet*"`.
+        family: Only nets of this family (the name of its file in `nets/`).
+        weights: Only nets that have weights with this tag; `"*"` for any.
+    """
+    tagged = {net for net, tag in WEIGHTS if weights is not None and fnmatch.fnmatchcase(tag, weights)}
+    return sorted(
+        (
+            name
+            for name, spec in SPECS.items()
+            if fnmatch.fnmatchcase(name, pattern)
+            and family in (None, spec.family)
+            and (weights is None or name in tagged)
+        ),
+        key=natural,
+    )

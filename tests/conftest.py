@@ -1,0 +1,43 @@
+"""Shared by all tests: quiet TensorFlow, a private cache, and the real data sets where they are."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+import keras
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+SHARED = REPOSITORY.parent / "shared"  # real data and reference numbers, kept beside the repository where there are any
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch, tmp_path):
+    """Each test starts with a seed, the float32 policy, an empty cache of its own and no data folder."""
+    monkeypatch.setenv("CNN_ZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("CNN_ZOO_DATA", raising=False)
+    keras.utils.set_random_seed(0)
+    yield
+    keras.config.set_dtype_policy("float32")
+    keras.utils.clear_session()
+
+
+@pytest.fixture
+def shared():
+    """`shared("data/mnist.npz")`: the path of a shared file, or a visible skip where it is not there."""
+
+    def find(relative):
+        path = SHARED / relative
+        if not path.exists():
+            pytest.skip(f"needs shared/{relative} beside the repository")
+        return path
+
+    return find
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
