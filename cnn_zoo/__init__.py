@@ -23,9 +23,8 @@ from cnn_zoo.errors import (
     ZooError,
 )
 from cnn_zoo.registry import PRESETS, SPECS, WEIGHTS, Preset, Spec, Weights, list_models
+from cnn_zoo.version import __version__ as __version__
 from cnn_zoo.weights import register_shipped
-
-from cnn_zoo.version import __version__
 
 _LAZY = {  # public name -> the module that is imported when the name is first used
     "Data": "cnn_zoo.data",

@@ -159,7 +159,13 @@ class Info:
             "preset": spec.preset,
             "paper": spec.paper,
             "weights": [
-                {"tag": w.tag, "dataset": w.dataset, "licence": w.licence, w.metric or "metric": w.value, "bytes": w.bytes}
+                {
+                    "tag": w.tag,
+                    "dataset": w.dataset,
+                    "licence": w.licence,
+                    w.metric or "metric": w.value,
+                    "bytes": w.bytes,
+                }
                 for w in self.weights
             ],
             "layers": [dict(zip(("name", "type", "output_shape", "params"), layer)) for layer in self.layers],
@@ -214,7 +220,9 @@ def _preprocess(inputs, preset):
     def per_channel(values):
         if len(values) == 1 or len(values) == inputs.shape[-1]:
             return values
-        return (sum(values) / len(values),)  # statistics of RGB say nothing of other bands: their mean is the fair guess
+        return (
+            sum(values) / len(values),
+        )  # statistics of RGB say nothing of other bands: their mean is the fair guess
 
     mean, std = per_channel(preset.mean), per_channel(preset.std)
     count = max(len(mean), len(std))
@@ -270,7 +278,9 @@ def _size(spec, input_size):
         return spec.size
     pair = (input_size, input_size) if isinstance(input_size, int) else tuple(input_size)
     if len(pair) != 2:
-        raise InputError(f"input_size is a height and a width, such as {spec.size}, not {input_size!r}; channels go to channels=")
+        raise InputError(
+            f"input_size is a height and a width, such as {spec.size}, not {input_size!r}; channels go to channels="
+        )
     return tuple(None if side is None else _count("input_size", side) for side in pair)
 
 

@@ -105,7 +105,12 @@ PRESETS: dict[str, Preset] = {
         Preset("unit", (0.0,), (255.0,), "x / 255: values 0..1"),
         Preset("raw", (0.0,), (1.0,), "pixels as they are"),
         Preset("symmetric", (127.5,), (127.5,), "x / 127.5 - 1: values -1..1 (TensorFlow's slim models)"),
-        Preset("imagenet", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "mean and deviation of ImageNet (torchvision)"),
+        Preset(
+            "imagenet",
+            (123.675, 116.28, 103.53),
+            (58.395, 57.12, 57.375),
+            "mean and deviation of ImageNet (torchvision)",
+        ),
         Preset("caffe", (123.68, 116.779, 103.939), (1.0,), "mean of ImageNet subtracted (Caffe's nets, VGG)"),
         Preset("lenet5", (20.0,), (200.0,), "background 0 -> -0.1, ink 255 -> 1.175 (LeCun et al. 1998, section II.B)"),
     )

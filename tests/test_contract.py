@@ -58,7 +58,9 @@ def randomise(model):
     """Weights that are a function of nothing but path and shape, with BatchNorm statistics far from their start."""
     for variable in model.weights:
         seed = sum(map(ord, variable.path)) + math.prod(variable.shape)
-        values = np.random.default_rng(seed).normal(0, 1, variable.shape) * np.sqrt(1 / max(1, math.prod(variable.shape[:-1])))
+        values = np.random.default_rng(seed).normal(0, 1, variable.shape) * np.sqrt(
+            1 / max(1, math.prod(variable.shape[:-1]))
+        )
         if "variance" in variable.path or "gamma" in variable.path:
             values = 1 + np.abs(values)
         variable.assign(values.astype("float32"))
@@ -90,7 +92,9 @@ def test_taps_lie_at_their_strides(name):
     side = max(SPECS[name].size) // step * step
     small = taps.compute_output_shape((1, side, side, SPECS[name].channels))
     large = taps.compute_output_shape((1, side + step, side + 2 * step, SPECS[name].channels))
-    for stride in strides:  # a shift of one stride in the input is a shift of one pixel in the tap: true with and without padding
+    for stride in (
+        strides
+    ):  # a shift of one stride in the input is a shift of one pixel in the tap: true with and without padding
         a, b = small[str(stride)], large[str(stride)]
         assert (b[1] - a[1], b[2] - a[2]) == (step // stride, 2 * step // stride)
 

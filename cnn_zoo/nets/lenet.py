@@ -98,7 +98,9 @@ def head(x, classes, row):
     {  #                    1998    C5       squashing     pooling    preset    size  trainable parameters
         "lenet": Row(False, "conv", "tanh", "average", "unit", 28, 61_706, "the lecture's layer table"),
         "lenet_relu": Row(False, "conv", "relu", "max", "unit", 28, 61_706, "the lecture's layer table"),
-        "lenet_sigmoid": Row(False, "dense", "sigmoid", "average", "unit", 28, 61_706, "from the shapes of the lecture's figure"),
+        "lenet_sigmoid": Row(
+            False, "dense", "sigmoid", "average", "unit", 28, 61_706, "from the shapes of the lecture's figure"
+        ),
         "lenet5": Row(True, "conv", "lecun_tanh", "average", "lenet5", 32, 60_000, "LeCun et al. 1998, section II.B"),
     },
     head=head,

@@ -1,0 +1,283 @@
+"""The command line: `cnn-zoo --help`.
+
+Exit codes: 0 done, 1 stopped before the end (training diverged or was interrupted; `doctor` found something wrong), 2 wrong input.
+Standard output carries results (with `--json` for programs), standard error everything else.
+"""
+
+import json
+import os
+import sys
+import warnings
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from cnn_zoo.errors import InputError, TrainingStopped, ZooError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Build, train, look at and ship convolutional networks.\n\n"
+    "Start with `cnn-zoo train lenet`: it trains LeNet on handwritten digits that come with the package, "
+    "and leaves a folder with pictures, the model and a SavedModel.",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+DataName = Annotated[
+    str, typer.Option("--data", help="digits (comes with the package), mnist, fashion_mnist or cifar10.")
+]
+DataDir = Annotated[
+    Optional[Path],  # noqa: UP007, UP045  (Typer on Python 3.10)
+    typer.Option(
+        help="Folder that holds NAME.npz in Keras' layout, or data sets of TensorFlow Datasets. Default: CNN_ZOO_DATA."
+    ),
+]
+Source = Annotated[Path, typer.Argument(help="A run folder, a .keras file, or a folder that `export` wrote.")]
+
+
+@app.command("list")
+def list_(
+    pattern: Annotated[str, typer.Argument(help="Shell pattern, such as 'lenet*'.")] = "*",
+    weights: Annotated[Optional[str], typer.Option(help="Only nets with weights of this tag; '*' for any.")] = None,  # noqa: UP007, UP045
+    as_json: Json = False,
+):
+    """List the nets of the zoo, their parameters, input sizes and weights."""
+    import cnn_zoo
+
+    rows = []
+    for name in cnn_zoo.list_models(pattern, weights=weights):
+        spec = cnn_zoo.SPECS[name]
+        tags = [tag for net, tag in cnn_zoo.WEIGHTS if net == name]
+        rows.append({"name": name, "params": spec.params, "input_shape": [*spec.size, spec.channels], "weights": tags})
+    if not rows:
+        raise InputError(f"no net matches {pattern!r}; `cnn-zoo list` names all {len(cnn_zoo.SPECS)}")
+    if as_json:
+        return _print_json(rows)
+    wide = max(len(row["name"]) for row in rows)
+    typer.echo(f"{'name':{wide}}  {'parameters':>12}  {'input':>13}  weights")
+    for row in rows:
+        shape = " x ".join(map(str, row["input_shape"]))
+        typer.echo(f"{row['name']:{wide}}  {row['params']:>12,}  {shape:>13}  {', '.join(row['weights']) or '-'}")
+
+
+@app.command()
+def info(name: Annotated[str, typer.Argument(help="A net, such as lenet.")], as_json: Json = False):
+    """Show what is known of a net, and the table of its layers."""
+    import cnn_zoo
+
+    found = cnn_zoo.info(name)
+    _print_json(found.to_dict()) if as_json else typer.echo(str(found))
+
+
+@app.command()
+def train(
+    net: Annotated[str, typer.Argument(help="A net of the zoo; `cnn-zoo list` names them.")] = "lenet",
+    data: DataName = "digits",
+    data_dir: DataDir = None,
+    recipe: Annotated[str, typer.Option(help="lecture or best: all settings of the training.")] = "best",
+    run: Annotated[Optional[Path], typer.Option(help="Folder to write. Default: runs/NET-DATA-RECIPE-TIME.")] = None,  # noqa: UP007, UP045
+    resume: Annotated[
+        Optional[Path],  # noqa: UP007, UP045
+        typer.Option(help="Go on with an interrupted run: its folder. The other settings are read from it."),
+    ] = None,
+    weights: Annotated[Optional[str], typer.Option(help="Start from these weights: a tag or a file.")] = None,  # noqa: UP007, UP045
+    epochs: Annotated[Optional[int], typer.Option(help="Instead of the recipe's.")] = None,  # noqa: UP007, UP045
+    batch_size: Annotated[Optional[int], typer.Option(help="Instead of the recipe's.")] = None,  # noqa: UP007, UP045
+    learning_rate: Annotated[Optional[float], typer.Option(help="Instead of the recipe's.")] = None,  # noqa: UP007, UP045
+    validation: Annotated[Optional[float], typer.Option(help="Fraction held out, instead of the recipe's.")] = None,  # noqa: UP007, UP045
+    seed: Annotated[Optional[int], typer.Option(help="Instead of the recipe's.")] = None,  # noqa: UP007, UP045
+    resize: Annotated[
+        str, typer.Option(help="How images reach the net's size: bilinear, or pad (zeros around).")
+    ] = "bilinear",
+    savedmodel: Annotated[bool, typer.Option(help="Export a SavedModel into the run folder at the end.")] = True,
+):
+    """Train a net, test it, draw its pictures and export it: everything lands in one run folder.
+
+    Ctrl-C stops cleanly; `--resume FOLDER` goes on, and ends with the same weights as a run that was never stopped.
+    """
+    import keras
+
+    import cnn_zoo
+    from cnn_zoo import plots
+    from cnn_zoo.train import Run
+
+    if resume is not None:
+        settings = Run.load(resume).settings("train")
+        run = resume
+    else:
+        changes = {
+            "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "validation": validation, "seed": seed,
+        }  # fmt: skip
+        chosen = cnn_zoo.recipe(recipe, **{key: value for key, value in changes.items() if value is not None})
+        settings = {
+            "net": net, "data": data, "data_dir": str(data_dir) if data_dir else None, "weights": weights, "resize": resize,
+            "recipe": chosen.to_dict(), "savedmodel": savedmodel,
+        }  # fmt: skip
+        run = run or Path("runs") / f"{net}-{data}-{chosen.name}-{datetime.now():%Y%m%d-%H%M%S}"
+
+    chosen = cnn_zoo.Recipe.from_dict(settings["recipe"])
+    spec = cnn_zoo.registry.get_spec(settings["net"])
+    loaded = cnn_zoo.load(
+        settings["data"], data_dir=settings["data_dir"], validation=chosen.validation, seed=chosen.seed
+    )
+    channels = loaded.train.images.shape[-1]
+    if loaded.train.images.shape[1:3] != spec.size:
+        loaded = loaded.resize(spec.size, how=settings["resize"])
+    keras.utils.set_random_seed(chosen.seed)
+    model = cnn_zoo.build(
+        settings["net"],
+        classes=len(loaded.classes),
+        weights=settings["weights"],
+        channels=channels,
+        input_size=spec.size,
+    )
+    say(f"{settings['net']}: {sum(v.size for v in map(_array, model.trainable_variables)):,} trainable parameters")
+    say(f"{loaded.source}: {loaded.summary()}")
+    finished = cnn_zoo.fit(
+        model, loaded, chosen, run=run, resume=resume is not None, command=_command(), settings={"train": settings}
+    )
+
+    held_out = loaded.test or loaded.validation
+    if held_out is not None:
+        evaluation = cnn_zoo.evaluate(model, held_out, classes=loaded.classes)
+        _write_evaluation(evaluation, held_out, loaded.classes, finished.folder)
+        typer.echo(evaluation.report())
+    plots.curves(finished.history, save=finished.folder / "curves.png")
+    if settings["savedmodel"]:
+        exported = cnn_zoo.export(model, finished.folder / "savedmodel", classes=loaded.classes, overwrite=True)
+        say(f"SavedModel checked: it differs from the model by at most {exported.max_difference:.2g}")
+    typer.echo(f"everything is in {finished.folder}")
+
+
+@app.command()
+def evaluate(
+    source: Source,
+    data: DataName = "digits",
+    data_dir: DataDir = None,
+    resize: Annotated[str, typer.Option(help="How images reach the model's size: bilinear, or pad.")] = "bilinear",
+    out: Annotated[Optional[Path], typer.Option(help="Folder for the pictures and report.json.")] = None,  # noqa: UP007, UP045
+    as_json: Json = False,
+):
+    """Test a trained model: accuracy with its interval, per-class report, confusion matrix."""
+    import cnn_zoo
+
+    model, classes = _load_model(source)
+    loaded = cnn_zoo.load(data, data_dir=data_dir)
+    if loaded.train.images.shape[1:3] != tuple(model.input_shape[1:3]):
+        loaded = loaded.resize(model.input_shape[1:3], how=resize)
+    evaluation = cnn_zoo.evaluate(model, loaded.test, classes=classes or loaded.classes)
+    if out is not None:
+        _write_evaluation(evaluation, loaded.test, classes or loaded.classes, out)
+    _print_json(evaluation.to_dict()) if as_json else typer.echo(evaluation.report())
+
+
+@app.command()
+def predict(
+    source: Source,
+    images: Annotated[list[Path], typer.Argument(help="Image files or folders of images.")],
+    top: Annotated[int, typer.Option(help="How many classes to show for each image.", min=1)] = 1,
+    csv: Annotated[Optional[Path], typer.Option(help="Write all probabilities to this file.")] = None,  # noqa: UP007, UP045
+    skip: Annotated[bool, typer.Option("--skip-errors", help="Leave out images that cannot be read.")] = False,
+    as_json: Json = False,
+):
+    """Classify image files."""
+    import cnn_zoo
+
+    model, classes = _load_model(source)
+    inputs = images[0] if len(images) == 1 else images
+    found = cnn_zoo.predict(model, inputs, classes=classes, on_error="skip" if skip else "raise")
+    if csv is not None:
+        found.to_csv(csv)
+    if as_json:
+        return _print_json(found.to_dicts(top=top))
+    typer.echo(found.table(top=top))
+
+
+@app.command()
+def export(
+    source: Source,
+    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    format: Annotated[str, typer.Option(help="savedmodel.")] = "savedmodel",
+    overwrite: Annotated[bool, typer.Option(help="Replace what is there.")] = False,
+    as_json: Json = False,
+):
+    """Export a trained model with its preprocessing inside, and check the export against the model."""
+    import cnn_zoo
+
+    model, classes = _load_model(source)
+    exported = cnn_zoo.export(model, out, format, classes=classes, overwrite=overwrite)
+    if as_json:
+        return _print_json(exported.to_dict())
+    typer.echo(f"{exported.path}: {', '.join(exported.signatures)}")
+    typer.echo(f"reloaded without Keras: differs from the model by at most {exported.max_difference:.2g}")
+
+
+@app.command()
+def doctor(as_json: Json = False):
+    """Say what hardware, versions and extras are there, and what is wrong."""
+    from cnn_zoo import doctor
+
+    report = doctor.examine()
+    _print_json(report) if as_json else typer.echo(doctor.describe(report))
+    if report["problems"]:
+        raise typer.Exit(1)
+
+
+def say(text: str) -> None:
+    """Tell the person at the terminal, on standard error."""
+    typer.echo(text, err=True)
+
+
+def _array(variable):
+    return variable.numpy()
+
+
+def _command() -> str:
+    import shlex
+
+    return shlex.join(["cnn-zoo", *sys.argv[1:]])
+
+
+def _print_json(value) -> None:
+    typer.echo(json.dumps(value, indent=2))
+
+
+def _load_model(source):
+    """The Keras model and class names of a run folder or a `.keras` file."""
+    from cnn_zoo.train import load_model
+
+    return load_model(source)
+
+
+def _write_evaluation(evaluation, split, classes, folder) -> None:
+    from cnn_zoo import plots
+    from cnn_zoo.files import make_folder, replacing
+
+    folder = make_folder(folder)
+    with replacing(folder / "report.json") as path:
+        path.write_text(json.dumps(evaluation.to_dict(), indent=2))
+    plots.confusion_matrix(evaluation.confusion, classes, save=folder / "confusion.png")
+    plots.prediction_grid(
+        split.images, evaluation.probabilities, split.labels, classes, save=folder / "predictions.png"
+    )
+
+
+def main() -> None:
+    """Entry point: errors that the package raises on purpose become one sentence and an exit code."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up notes are not for users
+    warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
+    try:
+        app()
+    except TrainingStopped as error:
+        say(f"stopped: {error}")
+        sys.exit(1)
+    except ZooError as error:
+        say(f"error: {error}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        say("interrupted")
+        sys.exit(1)

@@ -1,0 +1,191 @@
+"""Image files and raw bytes to arrays, by one rule for prediction and for exported models alike."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from cnn_zoo.errors import DataError, InputError
+
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: the weights of red, green and blue in gray
+
+
+def decode_bytes(contents, shape):
+    """Decode one PNG or JPEG in the TensorFlow graph.
+
+    Args:
+        contents: Scalar string tensor: the bytes of the file.
+        shape: `(height, width, channels)` to come out; height and width None keep the image's size. One channel is gray by ITU-R 601,
+            three are RGB, four are RGB and alpha (PNG only); gray files are repeated.
+
+    Returns:
+        A float32 tensor of that shape, values 0..255, resized bilinearly (antialiased) where the size differs.
+    """
+    import tensorflow as tf
+
+    height, width, channels = shape
+    check_channels(channels)
+    if channels == 4:
+        image = tf.io.decode_png(contents, channels=4)
+    else:  # this operation reads PNG as well, and it alone lets one ask for the exact inverse transform
+        image = tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
+    image = tf.cast(image, tf.float32)
+    if channels == 1:
+        image = tf.tensordot(image, tf.constant(LUMA), 1)[..., None]
+    if height is not None:
+        image = tf.image.resize(image, (height, width), antialias=True)
+        image = tf.clip_by_value(image, 0.0, 255.0)
+        image.set_shape((height, width, channels))
+    return image
+
+
+def check_channels(channels) -> None:
+    """Raise InputError unless ordinary image files can have so many channels."""
+    if channels not in (1, 3, 4):
+        raise InputError(f"image files have 1, 3 or 4 channels and the model takes {channels}: give it arrays instead")
+
+
+def read_image(path, shape=None) -> np.ndarray:
+    """Read an image file.
+
+    PNG and JPEG are decoded by `decode_bytes`, as in an exported model; BMP, GIF (first frame), TIFF and WebP through Pillow, and 16-bit
+    files are divided by 257.
+
+    Args:
+        path: The file.
+        shape: `(height, width, channels)` to come out; None keeps the file's size and channels.
+
+    Returns:
+        A float32 array, values 0..255.
+
+    Raises:
+        DataError: The file is missing, empty, damaged, too large to be true, or not an image.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"there is no image {str(path)!r}")
+    contents = path.read_bytes()
+    if not contents:
+        raise DataError(f"{str(path)!r} is empty (0 bytes): get the file again")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                image.load()  # finds truncated files, which TensorFlow decodes to gray
+                kind, mode = image.format, image.mode
+                if shape is None:
+                    shape = (None, None, {"L": 1, "1": 1, "I;16": 1, "I": 1, "F": 1, "RGBA": 4}.get(mode, 3))
+                check_channels(shape[2])
+                if (
+                    kind in ("PNG", "JPEG")
+                    and mode not in ("I;16", "I", "CMYK")
+                    and not (kind == "JPEG" and shape[2] == 4)
+                ):
+                    return decode_bytes(contents, shape).numpy()
+                values = _values(image, shape[2])
+    except UnidentifiedImageError as error:
+        raise DataError(f"{str(path)!r} is not an image that can be read ({', '.join(IMAGE_SUFFIXES)})") from error
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"{str(path)!r} claims to be larger than {Image.MAX_IMAGE_PIXELS:,} pixels: is it genuine?"
+        ) from error
+    except (OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise DataError(f"{str(path)!r} is damaged ({error}): get the file again") from error
+    if shape[0] is not None:
+        values = resize(values[None], shape[:2])[0]
+    return values
+
+
+def _values(image, channels):
+    """A Pillow image as float32 `(height, width, channels)`, 0..255."""
+    if image.mode in ("I;16", "I", "F"):
+        values = np.asarray(image).astype("float32")
+        if image.mode == "F":
+            if values.min() < 0 or values.max() > 255:
+                raise ValueError("a float image must hold values 0..255")
+        else:
+            values = values / 257
+        return np.repeat(values[..., None], channels, axis=-1)
+    if channels == 4:
+        return np.asarray(image.convert("RGBA")).astype("float32")
+    values = np.asarray(image.convert("RGB")).astype("float32")
+    return (values @ np.float32(LUMA))[..., None] if channels == 1 else values
+
+
+def list_images(source) -> list[Path]:
+    """The image files of a folder (with its subfolders, sorted), of a list of paths, or one path.
+
+    Raises:
+        DataError: The folder has none, or the path does not exist.
+    """
+    if not isinstance(source, (str, Path)):
+        return [path for entry in source for path in (list_images(entry) if Path(entry).is_dir() else [Path(entry)])]
+    source = Path(source)
+    if not source.is_dir():
+        if not source.exists():
+            raise DataError(f"there is no image or folder {str(source)!r}")
+        return [source]
+    found = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    if not found:
+        raise DataError(f"the folder {str(source)!r} has no images ({', '.join(IMAGE_SUFFIXES)})")
+    return found
+
+
+def read_images(source, shape, on_error: str = "raise") -> tuple[list[Path], np.ndarray]:
+    """Read image files into one array.
+
+    Args:
+        source: A path, a folder or a list, as for `list_images`.
+        shape: `(height, width, channels)` of all of them.
+        on_error: `"raise"` names all unreadable files in one error; `"skip"` leaves them out with a warning.
+
+    Returns:
+        The paths that were read, and a float32 array `(n, height, width, channels)`, values 0..255.
+
+    Raises:
+        DataError: See `on_error`; or nothing is left.
+        InputError: `on_error` is neither.
+    """
+    if on_error not in ("raise", "skip"):
+        raise InputError(f"on_error is 'raise' or 'skip', not {on_error!r}")
+    paths, images, problems = [], [], []
+    for path in list_images(source):
+        try:
+            images.append(read_image(path, shape))
+            paths.append(path)
+        except DataError as error:
+            problems.append(str(error))
+    if problems:
+        shown = "; ".join(problems[:10]) + (f"; and {len(problems) - 10} more" if len(problems) > 10 else "")
+        if on_error == "raise":
+            raise DataError(f"{len(problems)} image(s) cannot be read: {shown}. Mend or remove them, or skip them")
+        warnings.warn(f"left out {len(problems)} image(s): {shown}", stacklevel=2)
+    return paths, np.stack(images) if images else np.zeros((0, *shape), "float32")
+
+
+def resize(images: np.ndarray, size) -> np.ndarray:
+    """Bilinear, antialiased resizing of a batch; uint8 is rounded and stays uint8."""
+    import tensorflow as tf
+
+    resized = np.concatenate(
+        [
+            tf.image.resize(part, size, antialias=True).numpy()
+            for part in np.array_split(images, -(-len(images) // 4096))
+        ]
+    ).clip(0, 255)
+    return np.rint(resized).astype("uint8") if images.dtype == np.uint8 else resized.astype("float32")
+
+
+def pad(images: np.ndarray, size) -> np.ndarray:
+    """Centre a batch on zeros; an odd difference puts the larger part below and to the right."""
+    extra = [want - have for want, have in zip(size, images.shape[1:3], strict=True)]
+    if min(extra) < 0:
+        raise InputError(
+            f"cannot pad {images.shape[1]}x{images.shape[2]} images to {size[0]}x{size[1]}: use how='bilinear'"
+        )
+    return np.pad(images, [(0, 0), *((e // 2, e - e // 2) for e in extra), (0, 0)])

@@ -1,0 +1,129 @@
+"""Known data sets by name: from a folder of the user's, from scikit-learn, or through TensorFlow Datasets."""
+
+import difflib
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from cnn_zoo.data.arrays import Data, Split, _stratified, to_contract
+from cnn_zoo.errors import DataError, MissingExtraError, require
+
+TEN = tuple("0123456789")
+DATASETS = {  # name -> class names
+    "digits": TEN,
+    "mnist": TEN,
+    "fashion_mnist": (
+        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+    ),
+    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+}  # fmt: skip
+
+
+def load(name: str, *, data_dir=None, size=None, how: str = "bilinear", validation: float = 0.0, seed: int = 0) -> Data:
+    """Load a data set.
+
+    `"digits"` (scikit-learn's 1,797 real handwritten digits, 8x8 pixels) is always there. `"mnist"`, `"fashion_mnist"` and `"cifar10"` are
+    looked for in `data_dir`, or else in the folder that the environment variable CNN_ZOO_DATA names: `NAME.npz` in Keras' layout (`x_train`,
+    `y_train`, `x_test`, `y_test`) or a folder prepared by TensorFlow Datasets; failing that, TensorFlow Datasets downloads them.
+
+    Args:
+        name: One of `DATASETS`.
+        data_dir: Folder to look in first.
+        size: Bring the images to this height and width; default: as they are.
+        how: `"bilinear"` or `"pad"`, as in `Data.resize`.
+        validation: Fraction of the training images held out for validation, stratified.
+        seed: Of the validation split. The test split never depends on it.
+
+    Returns:
+        A `Data` with training, test and (if asked for) validation split.
+
+    Raises:
+        DataError: Unknown name, damaged file, or nowhere to be had: the message says where it was looked for and what to do.
+        MissingExtraError: It would have to be downloaded and TensorFlow Datasets is not installed.
+    """
+    if name not in DATASETS:
+        close = difflib.get_close_matches(str(name).lower(), DATASETS, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise DataError(f"there is no data set {name!r}{hint} (there are: {', '.join(DATASETS)})")
+    data = _digits() if name == "digits" else _known(name, data_dir)
+    if validation:
+        data = data.split(validation, seed)
+    return data if size is None else data.resize(size, how)
+
+
+def _digits():
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    images = np.rint(images.reshape(-1, 8, 8, 1) * (255 / 16)).astype("uint8")
+    train, test = _stratified(Split(images, labels.astype("int64")), 0.2, 0, "test")
+    source = "handwritten digits of scikit-learn (UCI, test part of Optical Recognition), values 0..16 times 255/16"
+    return Data("digits", train, None, test, TEN, source)
+
+
+def _known(name, data_dir):
+    folder = data_dir or os.environ.get("CNN_ZOO_DATA")
+    if folder is not None:
+        folder = Path(folder).expanduser()
+        if not folder.is_dir():
+            given = "data_dir" if data_dir else "CNN_ZOO_DATA"
+            raise DataError(
+                f"{given} names {str(folder)!r}, which is not a folder: give the folder that holds {name}.npz"
+            )
+        path = folder / f"{name}.npz"
+        if path.is_file():
+            return _from_npz(name, path)
+    return _from_tfds(name, folder)
+
+
+def _from_npz(name, path):
+    keys = ("x_train", "y_train", "x_test", "y_test")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if missing := [key for key in keys if key not in file]:
+                raise DataError(f"{str(path)!r} lacks {', '.join(missing)}: it must hold {', '.join(keys)}")
+            arrays = [file[key] for key in keys]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{str(path)!r} is damaged or no .npz file ({error}): get it again") from error
+    return _data(name, *arrays, f"{name} from {path.name}")
+
+
+def _from_tfds(name, folder):
+    place = f"{str(folder)!r}" if folder else "the folder of TensorFlow Datasets"
+    remedy = (
+        f"put {name}.npz (x_train, y_train, x_test, y_test) into a folder and name it with data_dir= or CNN_ZOO_DATA"
+    )
+    try:
+        datasets = require("tensorflow_datasets", "tfds")
+    except MissingExtraError as error:
+        raise MissingExtraError(f"{name} is not in {place}, and downloading {error}; or {remedy}") from error
+    try:
+        parts = [
+            datasets.as_numpy(datasets.load(name, split=part, batch_size=-1, data_dir=folder and str(folder)))
+            for part in ("train", "test")
+        ]
+    except Exception as error:  # the network, a proxy, a disk: its own classes are many
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise DataError(
+            f"{name} is not in {place} and TensorFlow Datasets cannot get it ({reason}): go online, or {remedy}"
+        ) from error
+    arrays = [part[key] for part in parts for key in ("image", "label")]
+    return _data(name, *arrays, f"{name} from TensorFlow Datasets")
+
+
+def _data(name, x_train, y_train, x_test, y_test, origin):
+    classes = DATASETS[name]
+    splits = []
+    for part, images, labels in (("training", x_train, y_train), ("test", x_test, y_test)):
+        try:
+            whole = Data.from_arrays(images, labels, classes=classes)
+        except ValueError as error:
+            raise DataError(f"the {part} part of {origin} is not what it should be: {error}") from error
+        splits.append(whole.train)
+    if splits[0].images.shape[1:] != splits[1].images.shape[1:]:
+        raise DataError(f"training and test images of {origin} differ in shape")
+    return Data(name, splits[0], None, splits[1], classes, f"{origin}, {to_contract(x_train[:1])[1]}")
