@@ -1,20 +1,23 @@
 """cnn_zoo: every CNN of a first course and of everyday applied science, on current Keras.
 
-    from cnn_zoo import build_lenet, load, fit, export
+    from cnn_zoo import build_lenet, export, fit, load
 
-    data = load("digits", size=(28, 28), validation=0.2)
+    data = load("digits", size=28)
     model = build_lenet()
     run = fit(model, data, "lecture")
     export(model, "lenet_savedmodel", classes=data.classes)
 
-Importing the package imports Keras and nothing heavier: what needs TensorFlow or Matplotlib is loaded on first use.
+Importing the package imports Keras and registers its layers, so that `keras.saving.load_model` finds them. What needs TensorFlow or
+Matplotlib is imported when it is first used.
 """
 
 import importlib
+import os
+import sys
 
-from cnn_zoo.assemble import Info, backbone, build, build_lenet, info
 from cnn_zoo.errors import (
     DataError,
+    ExportError,
     InputError,
     MissingExtraError,
     StorageError,
@@ -22,61 +25,68 @@ from cnn_zoo.errors import (
     WeightsError,
     ZooError,
 )
-from cnn_zoo.registry import PRESETS, SPECS, WEIGHTS, Preset, Spec, Weights, list_models
-from cnn_zoo.version import __version__ as __version__
-from cnn_zoo.weights import register_shipped
+from cnn_zoo.version import __version__
 
-_LAZY = {  # public name -> the module that is imported when the name is first used
-    "Data": "cnn_zoo.data",
-    "Split": "cnn_zoo.data",
-    "load": "cnn_zoo.data",
-    "pipeline": "cnn_zoo.data",
-    "RECIPES": "cnn_zoo.train",
-    "Recipe": "cnn_zoo.train",
-    "Run": "cnn_zoo.train",
-    "evaluate": "cnn_zoo.train",
-    "fit": "cnn_zoo.train",
-    "recipe": "cnn_zoo.train",
-    "predict": "cnn_zoo.predict",
-    "export": "cnn_zoo.export",
-    "plots": None,
+_HOMES = {  # public name -> the module that it is found in
+    "Info": "assemble",
+    "backbone": "assemble",
+    "build": "assemble",
+    "build_lenet": "assemble",
+    "info": "assemble",
+    "PRESETS": "registry",
+    "SPECS": "registry",
+    "WEIGHTS": "registry",
+    "Preset": "registry",
+    "Spec": "registry",
+    "Weights": "registry",
+    "list_models": "registry",
+    "Data": "data",
+    "Split": "data",
+    "load": "data",
+    "pipeline": "data",
+    "RECIPES": "train",
+    "Evaluation": "train",
+    "Recipe": "train",
+    "Run": "train",
+    "evaluate": "train",
+    "fit": "train",
+    "load_model": "train",
+    "recipe": "train",
+    "Predictions": "predict",
+    "predict": "predict",
+    "Export": "export",
+    "export": "export",
 }
 
 __all__ = [
-    "PRESETS",
-    "SPECS",
-    "WEIGHTS",
     "DataError",
-    "Info",
+    "ExportError",
     "InputError",
     "MissingExtraError",
-    "Preset",
-    "Spec",
     "StorageError",
     "TrainingStopped",
-    "Weights",
     "WeightsError",
     "ZooError",
-    "backbone",
-    "build",
-    "build_lenet",
-    "info",
-    "list_models",
-    *_LAZY,
+    "__version__",
+    "plots",
+    *_HOMES,
 ]
-
-register_shipped()
 
 
 def __getattr__(name):
-    if name not in _LAZY:
+    if name == "plots":
+        return importlib.import_module("cnn_zoo.plots")
+    if name not in _HOMES:
         raise AttributeError(f"module 'cnn_zoo' has no attribute {name!r}")
-    if _LAZY[name] is None:
-        return importlib.import_module(f"cnn_zoo.{name}")
-    value = getattr(importlib.import_module(_LAZY[name]), name)
-    globals()[name] = value  # once imported, `predict` and `export` mean the functions, not the modules they live in
+    importlib.import_module("cnn_zoo.assemble")  # fills the registry
+    value = getattr(importlib.import_module(f"cnn_zoo.{_HOMES[name]}"), name)
+    globals()[name] = value  # from here on `predict` and `export` are the functions, not the modules they live in
     return value
 
 
 def __dir__():
     return sorted(__all__)
+
+
+if os.path.basename(sys.argv[0] if sys.argv else "").partition(".")[0] != "cnn-zoo":
+    importlib.import_module("cnn_zoo.assemble")  # the command line alone waits with it, to answer --help at once

@@ -23,6 +23,8 @@ from cnn_zoo import weights as weights_of
 from cnn_zoo.errors import InputError
 from cnn_zoo.registry import PRESETS, WEIGHTS, Spec, Weights, get_spec, natural
 
+weights_of.register_shipped()
+
 ACTIVATIONS = ("softmax", "sigmoid", None)
 
 

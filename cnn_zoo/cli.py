@@ -4,8 +4,10 @@ Exit codes: 0 done, 1 stopped before the end (training diverged or was interrupt
 Standard output carries results (with `--json` for programs), standard error everything else.
 """
 
+import importlib
 import json
 import os
+import shlex
 import sys
 import warnings
 from datetime import datetime
@@ -36,7 +38,7 @@ DataDir = Annotated[
         help="Folder that holds NAME.npz in Keras' layout, or data sets of TensorFlow Datasets. Default: CNN_ZOO_DATA."
     ),
 ]
-Source = Annotated[Path, typer.Argument(help="A run folder, a .keras file, or a folder that `export` wrote.")]
+Source = Annotated[Path, typer.Argument(help="A run folder or a .keras file.")]
 
 
 @app.command("list")
@@ -46,15 +48,15 @@ def list_(
     as_json: Json = False,
 ):
     """List the nets of the zoo, their parameters, input sizes and weights."""
-    import cnn_zoo
+    zoo = _zoo()
 
     rows = []
-    for name in cnn_zoo.list_models(pattern, weights=weights):
-        spec = cnn_zoo.SPECS[name]
-        tags = [tag for net, tag in cnn_zoo.WEIGHTS if net == name]
+    for name in zoo.list_models(pattern, weights=weights):
+        spec = zoo.SPECS[name]
+        tags = [tag for net, tag in zoo.WEIGHTS if net == name]
         rows.append({"name": name, "params": spec.params, "input_shape": [*spec.size, spec.channels], "weights": tags})
     if not rows:
-        raise InputError(f"no net matches {pattern!r}; `cnn-zoo list` names all {len(cnn_zoo.SPECS)}")
+        raise InputError(f"no net matches {pattern!r}; `cnn-zoo list` names all {len(zoo.SPECS)}")
     if as_json:
         return _print_json(rows)
     wide = max(len(row["name"]) for row in rows)
@@ -67,9 +69,9 @@ def list_(
 @app.command()
 def info(name: Annotated[str, typer.Argument(help="A net, such as lenet.")], as_json: Json = False):
     """Show what is known of a net, and the table of its layers."""
-    import cnn_zoo
+    zoo = _zoo()
 
-    found = cnn_zoo.info(name)
+    found = zoo.info(name)
     _print_json(found.to_dict()) if as_json else typer.echo(str(found))
 
 
@@ -99,57 +101,61 @@ def train(
 
     Ctrl-C stops cleanly; `--resume FOLDER` goes on, and ends with the same weights as a run that was never stopped.
     """
+    zoo = _zoo()
     import keras
 
-    import cnn_zoo
-    from cnn_zoo import plots
-    from cnn_zoo.train import Run
+    from cnn_zoo.registry import get_spec
 
     if resume is not None:
-        settings = Run.load(resume).settings("train")
-        run = resume
+        settings, run = _settings_of(resume), resume
     else:
         changes = {
-            "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "validation": validation, "seed": seed,
-        }  # fmt: skip
-        chosen = cnn_zoo.recipe(recipe, **{key: value for key, value in changes.items() if value is not None})
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "validation": validation,
+            "seed": seed,
+        }
+        chosen = zoo.recipe(recipe, **{key: value for key, value in changes.items() if value is not None})
         settings = {
-            "net": net, "data": data, "data_dir": str(data_dir) if data_dir else None, "weights": weights, "resize": resize,
-            "recipe": chosen.to_dict(), "savedmodel": savedmodel,
-        }  # fmt: skip
+            "net": net,
+            "data": data,
+            "data_dir": str(data_dir.resolve()) if data_dir else None,
+            "weights": weights,
+            "resize": resize,
+            "recipe": chosen.to_dict(),
+            "savedmodel": savedmodel,
+        }
         run = run or Path("runs") / f"{net}-{data}-{chosen.name}-{datetime.now():%Y%m%d-%H%M%S}"
 
-    chosen = cnn_zoo.Recipe.from_dict(settings["recipe"])
-    spec = cnn_zoo.registry.get_spec(settings["net"])
-    loaded = cnn_zoo.load(
-        settings["data"], data_dir=settings["data_dir"], validation=chosen.validation, seed=chosen.seed
-    )
-    channels = loaded.train.images.shape[-1]
-    if loaded.train.images.shape[1:3] != spec.size:
-        loaded = loaded.resize(spec.size, how=settings["resize"])
+    chosen = zoo.Recipe.from_dict(settings["recipe"])
+    size = get_spec(settings["net"]).size
+    loaded = zoo.load(settings["data"], data_dir=settings["data_dir"], size=size, how=settings["resize"])
     keras.utils.set_random_seed(chosen.seed)
-    model = cnn_zoo.build(
+    model = zoo.build(
         settings["net"],
         classes=len(loaded.classes),
         weights=settings["weights"],
-        channels=channels,
-        input_size=spec.size,
+        channels=loaded.train.images.shape[-1],
+        input_size=size,
     )
-    say(f"{settings['net']}: {sum(v.size for v in map(_array, model.trainable_variables)):,} trainable parameters")
-    say(f"{loaded.source}: {loaded.summary()}")
-    finished = cnn_zoo.fit(
-        model, loaded, chosen, run=run, resume=resume is not None, command=_command(), settings={"train": settings}
-    )
+    _say(f"{settings['net']} on {loaded.source}: {loaded.summary()}; everything goes to {run}")
+    about = {"train": settings, "command": shlex.join(["cnn-zoo", *sys.argv[1:]])}
+    finished = zoo.fit(model, loaded, chosen, run=run, resume=resume is not None, about=about)
+    if (
+        resume is not None
+    ):  # a finished run comes back as it is; otherwise the model in memory has the last weights already
+        model, _ = zoo.load_model(finished.folder / ("best.keras" if chosen.restore_best else "last.keras"))
 
-    held_out = loaded.test or loaded.validation
-    if held_out is not None:
-        evaluation = cnn_zoo.evaluate(model, held_out, classes=loaded.classes)
-        _write_evaluation(evaluation, held_out, loaded.classes, finished.folder)
-        typer.echo(evaluation.report())
-    plots.curves(finished.history, save=finished.folder / "curves.png")
+    evaluation = zoo.evaluate(model, loaded.test, classes=loaded.classes)
+    _write_evaluation(evaluation, loaded.test, finished.folder)
+    zoo.plots.curves(finished, save=finished.folder / "curves.png")
+    typer.echo(evaluation.report())
     if settings["savedmodel"]:
-        exported = cnn_zoo.export(model, finished.folder / "savedmodel", classes=loaded.classes, overwrite=True)
-        say(f"SavedModel checked: it differs from the model by at most {exported.max_difference:.2g}")
+        exported = zoo.export(model, finished.folder / "savedmodel", classes=loaded.classes, overwrite=True)
+        typer.echo(
+            f"SavedModel: reloaded without Keras, it differs from the model by at most {exported.max_difference:.2g}"
+        )
     typer.echo(f"everything is in {finished.folder}")
 
 
@@ -163,15 +169,14 @@ def evaluate(
     as_json: Json = False,
 ):
     """Test a trained model: accuracy with its interval, per-class report, confusion matrix."""
-    import cnn_zoo
+    zoo = _zoo()
 
-    model, classes = _load_model(source)
-    loaded = cnn_zoo.load(data, data_dir=data_dir)
-    if loaded.train.images.shape[1:3] != tuple(model.input_shape[1:3]):
-        loaded = loaded.resize(model.input_shape[1:3], how=resize)
-    evaluation = cnn_zoo.evaluate(model, loaded.test, classes=classes or loaded.classes)
+    model, classes = zoo.load_model(source)
+    size = model.input_shape[1:3]
+    loaded = zoo.load(data, data_dir=data_dir, size=None if None in size else size, how=resize)
+    evaluation = zoo.evaluate(model, loaded.test, classes=classes or loaded.classes)
     if out is not None:
-        _write_evaluation(evaluation, loaded.test, classes or loaded.classes, out)
+        _write_evaluation(evaluation, loaded.test, out)
     _print_json(evaluation.to_dict()) if as_json else typer.echo(evaluation.report())
 
 
@@ -185,11 +190,11 @@ def predict(
     as_json: Json = False,
 ):
     """Classify image files."""
-    import cnn_zoo
+    zoo = _zoo()
 
-    model, classes = _load_model(source)
+    model, classes = zoo.load_model(source)
     inputs = images[0] if len(images) == 1 else images
-    found = cnn_zoo.predict(model, inputs, classes=classes, on_error="skip" if skip else "raise")
+    found = zoo.predict(model, inputs, classes=classes, on_error="skip" if skip else "raise")
     if csv is not None:
         found.to_csv(csv)
     if as_json:
@@ -206,10 +211,10 @@ def export(
     as_json: Json = False,
 ):
     """Export a trained model with its preprocessing inside, and check the export against the model."""
-    import cnn_zoo
+    zoo = _zoo()
 
-    model, classes = _load_model(source)
-    exported = cnn_zoo.export(model, out, format, classes=classes, overwrite=overwrite)
+    model, classes = zoo.load_model(source)
+    exported = zoo.export(model, out, format, classes=classes, overwrite=overwrite)
     if as_json:
         return _print_json(exported.to_dict())
     typer.echo(f"{exported.path}: {', '.join(exported.signatures)}")
@@ -219,6 +224,7 @@ def export(
 @app.command()
 def doctor(as_json: Json = False):
     """Say what hardware, versions and extras are there, and what is wrong."""
+    _zoo()
     from cnn_zoo import doctor
 
     report = doctor.examine()
@@ -227,39 +233,50 @@ def doctor(as_json: Json = False):
         raise typer.Exit(1)
 
 
-def say(text: str) -> None:
+def _zoo():
+    """The package, imported without the notes that TensorFlow writes to file descriptor 2 while it loads."""
+    import cnn_zoo as zoo
+
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        importlib.import_module("cnn_zoo.assemble")
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+    return zoo
+
+
+def _say(text: str) -> None:
     """Tell the person at the terminal, on standard error."""
     typer.echo(text, err=True)
 
 
-def _array(variable):
-    return variable.numpy()
+def _settings_of(run) -> dict:
+    """What `train` was told when it began the run."""
+    from cnn_zoo.train import Run
 
-
-def _command() -> str:
-    import shlex
-
-    return shlex.join(["cnn-zoo", *sys.argv[1:]])
+    about = Run.load(run).about
+    if "train" not in about:
+        raise InputError(
+            f"{str(run)!r} was not begun by `cnn-zoo train`: go on with fit(model, data, recipe, run=..., resume=True)"
+        )
+    return about["train"]
 
 
 def _print_json(value) -> None:
     typer.echo(json.dumps(value, indent=2))
 
 
-def _load_model(source):
-    """The Keras model and class names of a run folder or a `.keras` file."""
-    from cnn_zoo.train import load_model
-
-    return load_model(source)
-
-
-def _write_evaluation(evaluation, split, classes, folder) -> None:
+def _write_evaluation(evaluation, split, folder) -> None:
     from cnn_zoo import plots
     from cnn_zoo.files import make_folder, replacing
 
     folder = make_folder(folder)
     with replacing(folder / "report.json") as path:
         path.write_text(json.dumps(evaluation.to_dict(), indent=2))
+    classes = evaluation.classes
     plots.confusion_matrix(evaluation.confusion, classes, save=folder / "confusion.png")
     plots.prediction_grid(
         split.images, evaluation.probabilities, split.labels, classes, save=folder / "predictions.png"
@@ -269,15 +286,15 @@ def _write_evaluation(evaluation, split, classes, folder) -> None:
 def main() -> None:
     """Entry point: errors that the package raises on purpose become one sentence and an exit code."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up notes are not for users
-    warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
+    warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
     try:
         app()
     except TrainingStopped as error:
-        say(f"stopped: {error}")
+        _say(f"stopped: {error}")
         sys.exit(1)
     except ZooError as error:
-        say(f"error: {error}")
+        _say(f"error: {error}")
         sys.exit(2)
     except KeyboardInterrupt:
-        say("interrupted")
+        _say("interrupted")
         sys.exit(1)

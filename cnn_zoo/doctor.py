@@ -4,7 +4,6 @@ import importlib.metadata
 import os
 import platform
 import shutil
-import sys
 from pathlib import Path
 
 from cnn_zoo.weights import cache_dir
@@ -34,8 +33,6 @@ def examine() -> dict:
         "folders": {"weights": str(cache_dir()), "data": os.environ.get("CNN_ZOO_DATA")},
         "problems": problems,
     }
-    if sys.version_info < (3, 10):
-        problems.append(f"Python {report['python']} is too old: 3.10 or newer is needed")
     report["backend"], report["devices"] = _backend(problems)
     _folders(problems)
     return report

@@ -23,6 +23,10 @@ class WeightsError(ZooError, ValueError):
     """Weights that are missing, damaged, or made for another network."""
 
 
+class ExportError(ZooError, RuntimeError):
+    """An export that does not answer as the model does."""
+
+
 class StorageError(ZooError, OSError):
     """A folder that cannot be written, or a disk that is full. What stood there before still stands."""
 

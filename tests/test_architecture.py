@@ -17,9 +17,10 @@ ALLOWED = {  # module or folder -> parts of the package that it may import
     "losses": {"errors"},
     "metrics": {"errors"},
     "data": {"data", "errors", "files"},
-    "train": {"train", "data", "errors", "files", "plots", "version"},
-    "predict": {"data", "errors", "files"},
-    "export": {"export", "data", "errors", "files", "predict", "version"},
+    "classifier": {"errors"},
+    "train": {"train", "classifier", "data", "errors", "files", "version"},
+    "predict": {"classifier", "data", "errors", "files"},
+    "export": {"export", "classifier", "data", "errors", "files", "version"},
     "plots": {"errors", "files"},
     "weights": {"weights", "registry", "errors", "files"},
 }

@@ -8,7 +8,6 @@ import numpy as np
 from cnn_zoo.errors import DataError, InputError
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: the weights of red, green and blue in gray
 
 
 def decode_bytes(contents, shape):
@@ -32,7 +31,7 @@ def decode_bytes(contents, shape):
         image = tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
     image = tf.cast(image, tf.float32)
     if channels == 1:
-        image = tf.tensordot(image, tf.constant(LUMA), 1)[..., None]
+        image = _luma(image)
     if height is not None:
         image = tf.image.resize(image, (height, width), antialias=True)
         image = tf.clip_by_value(image, 0.0, 255.0)
@@ -114,7 +113,13 @@ def _values(image, channels):
     if channels == 4:
         return np.asarray(image.convert("RGBA")).astype("float32")
     values = np.asarray(image.convert("RGB")).astype("float32")
-    return (values @ np.float32(LUMA))[..., None] if channels == 1 else values
+    return _luma(values) if channels == 1 else values
+
+
+def _luma(rgb):
+    """Gray by ITU-R BT.601, 0.299 R + 0.587 G + 0.114 B, written so that equal channels come out as they are, to the bit."""
+    red, green, blue = rgb[..., 0:1], rgb[..., 1:2], rgb[..., 2:3]
+    return green + 0.299 * (red - green) + 0.114 * (blue - green)
 
 
 def list_images(source) -> list[Path]:

@@ -81,7 +81,7 @@ def _known(name, data_dir):
 def _from_npz(name, path):
     keys = ("x_train", "y_train", "x_test", "y_test")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as whole, np.load(whole, allow_pickle=False) as file:
             if missing := [key for key in keys if key not in file]:
                 raise DataError(f"{str(path)!r} lacks {', '.join(missing)}: it must hold {', '.join(keys)}")
             arrays = [file[key] for key in keys]

@@ -1,0 +1,37 @@
+"""What `fit`, `evaluate`, `predict` and `export` ask of a Keras model, whoever built it."""
+
+import keras
+
+from cnn_zoo.errors import InputError
+
+
+def check_classifier(model) -> None:
+    """Raise InputError unless the model goes from `(batch, height, width, channels)` to `(batch, classes)`."""
+    if not isinstance(model, keras.Model) or not model.built:
+        raise InputError(f"a built keras.Model is expected, not {type(model).__name__}; build() makes one")
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise InputError(
+            f"the model has {len(model.inputs)} inputs and {len(model.outputs)} outputs; one of each is expected"
+        )
+    if len(model.input_shape) != 4:
+        raise InputError(
+            f"the model takes inputs of shape {model.input_shape}, not images (batch, height, width, channels)"
+        )
+    if len(model.output_shape) != 2:
+        raise InputError(f"the model gives {model.output_shape}, and a classifier gives (batch, classes)")
+
+
+def output_kind(model) -> str:
+    """`"softmax"`, `"sigmoid"` or `"logits"`, told by the activation of the model's last layer."""
+    last = model.get_layer(model.output_names[0])
+    name = getattr(getattr(last, "activation", None), "__name__", "softmax" if type(last).__name__ == "Softmax" else "")
+    return name if name in ("softmax", "sigmoid") else "logits"
+
+
+def class_names(model, classes) -> tuple[str, ...]:
+    """The names as a tuple, "0", "1", ... where none are given; InputError when there are not as many as outputs."""
+    count = model.output_shape[-1]
+    classes = tuple(map(str, range(count) if classes is None else classes))
+    if len(classes) != count:
+        raise InputError(f"the model has {count} classes and {len(classes)} names are given")
+    return classes

@@ -1,0 +1,166 @@
+"""The pictures: curves, prediction grid, confusion matrix.
+
+Each function returns a figure, which a notebook shows where it is the last line of a cell, and with `save=` also writes a PNG.
+"""
+
+import io
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from cnn_zoo.errors import InputError
+from cnn_zoo.files import replacing
+
+TRAINING, VALIDATION, RIGHT, WRONG = "#1f77b4", "#d95f02", "#222222", "#c1121f"
+
+
+class Picture(Figure):
+    """A Matplotlib figure that notebooks show without pyplot."""
+
+    def _repr_png_(self):
+        data = io.BytesIO()
+        self.savefig(data, format="png", bbox_inches="tight")
+        return data.getvalue()
+
+
+def curves(history, save=None) -> Picture:
+    """Loss and accuracy by epoch, training against validation, the best validation accuracy marked.
+
+    Args:
+        history: A `Run`, its `.history`, or the `.history` of a Keras `History`: name -> a value an epoch.
+        save: PNG file to write.
+
+    Raises:
+        InputError: No epochs.
+    """
+    history = getattr(history, "history", history)
+    if not history.get("loss"):
+        raise InputError("there is no epoch to draw yet")
+    epochs = np.arange(1, len(history["loss"]) + 1)
+    figure = Picture(figsize=(9, 3.6), layout="constrained")
+    for axes, key, title in zip(figure.subplots(1, 2), ("loss", "accuracy"), ("Loss", "Accuracy")):
+        marker = "o" if len(epochs) < 30 else None
+        axes.plot(epochs, history[key], color=TRAINING, marker=marker, markersize=3.5, label="training")
+        if f"val_{key}" in history:
+            axes.plot(
+                epochs, history[f"val_{key}"], color=VALIDATION, marker=marker, markersize=3.5, label="validation"
+            )
+        if key == "accuracy" and "val_accuracy" in history:
+            best = int(np.argmax(history["val_accuracy"]))
+            value = history["val_accuracy"][best]
+            axes.axvline(best + 1, color=VALIDATION, linewidth=0.8, linestyle=":")
+            axes.plot(
+                best + 1, value, "*", color=VALIDATION, markersize=12, label=f"best: {value:.4f}, epoch {best + 1}"
+            )
+        axes.set(title=title, xlabel="epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    return _finish(figure, save)
+
+
+def prediction_grid(images, probabilities, labels=None, classes=None, *, count: int = 25, save=None) -> Picture:
+    """Images titled as in the lecture, `7, P = 0.99`; where the true class is known, mistakes are red and name it.
+
+    All mistakes come first when `labels` are given (the most confident ones foremost), then images in their order.
+
+    Args:
+        images: `(n, height, width, channels)` or `(n, height, width)`, values 0..255.
+        probabilities: `(n, classes)`.
+        labels: `(n,)`, the true classes, or None.
+        classes: Class names; default the numbers.
+        count: Images to show, at most.
+        save: PNG file to write.
+
+    Raises:
+        InputError: No images, or arrays of different length.
+    """
+    images, probabilities = np.asarray(images), np.asarray(probabilities)
+    if not len(images) or len(images) != len(probabilities) or (labels is not None and len(labels) != len(images)):
+        raise InputError(
+            f"cannot draw {len(images)} images with {len(probabilities)} predictions: one each, and at least one"
+        )
+    predicted, confidence = probabilities.argmax(-1), probabilities.max(-1)
+    names = [str(name) for name in (range(probabilities.shape[-1]) if classes is None else classes)]
+    order = np.arange(len(images))
+    title = f"{len(images):,} images"
+    if labels is not None:
+        wrong = predicted != np.asarray(labels)
+        # At most two rows of mistakes, so that the grid also shows what goes right.
+        columns = _columns(min(count, len(images)))
+        mistakes = np.flatnonzero(wrong)
+        mistakes = mistakes[np.argsort(-confidence[mistakes], kind="stable")][: 2 * columns]
+        order = np.concatenate([mistakes, np.flatnonzero(~wrong)])
+        title = f"{int(wrong.sum()):,} of {len(images):,} wrong (the most confident mistakes first, in red)"
+    order = order[:count]
+    columns = _columns(len(order))
+    rows = -(-len(order) // columns)
+    longest = max(len(name) for name in names)
+    figure = Picture(figsize=(columns * max(1.55, 0.11 * longest + 1), rows * 1.75 + 0.5), layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    for place, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+        axes.axis("off")
+        if place >= len(order):
+            continue
+        i = order[place]
+        image = np.squeeze(images[i]).clip(0, 255).astype("uint8")
+        if image.ndim == 3 and image.shape[-1] != 3:
+            image = image[..., :3] if image.shape[-1] > 3 else image[..., 0]
+        axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+        text, color = f"{names[predicted[i]]}, P = {confidence[i]:.2f}", RIGHT
+        if labels is not None:
+            mistaken = predicted[i] != labels[i]
+            text += f"\n(true {names[labels[i]]})"
+            color = WRONG if mistaken else RIGHT
+        axes.set_title(text, fontsize=9, color=color, pad=3)
+    return _finish(figure, save)
+
+
+def confusion_matrix(confusion, classes=None, save=None) -> Picture:
+    """Counts of true class against predicted class; colour is the fraction of the true class.
+
+    Args:
+        confusion: `(classes, classes)` counts, rows being the true classes.
+        classes: Class names; default the numbers.
+        save: PNG file to write.
+
+    Raises:
+        InputError: Not a square table, or another number of names.
+    """
+    confusion = np.asarray(confusion)
+    if confusion.ndim != 2 or confusion.shape[0] != confusion.shape[1] or not len(confusion):
+        raise InputError(f"a confusion matrix is square, not of shape {confusion.shape}")
+    count = len(confusion)
+    names = [str(name) for name in (range(count) if classes is None else classes)]
+    if len(names) != count:
+        raise InputError(f"the confusion matrix has {count} classes and {len(names)} names are given")
+    fraction = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    side = min(14, max(3.5, 0.5 * count + 1.2))
+    figure = Picture(figsize=(side + 0.8, side), layout="constrained")
+    axes = figure.subplots()
+    picture = axes.imshow(fraction, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(picture, ax=axes, fraction=0.045, label="fraction of the true class")
+    step = -(-count // 40)
+    rotation = 90 if max(map(len, names)) > 3 and count > 4 else 0
+    axes.set_xticks(range(0, count, step), names[::step], rotation=rotation)
+    axes.set_yticks(range(0, count, step), names[::step])
+    axes.set(xlabel="predicted", ylabel="true")
+    if count <= 20:
+        for row in range(count):
+            for column in range(count):
+                if confusion[row, column]:
+                    color = "white" if fraction[row, column] > 0.5 else "black"
+                    axes.text(column, row, confusion[row, column], ha="center", va="center", color=color, fontsize=8)
+    return _finish(figure, save)
+
+
+def _columns(count):
+    return max(1, min(8, int(np.ceil(np.sqrt(count)))))
+
+
+def _finish(figure, save):
+    if save is not None:
+        with replacing(save) as aside:
+            figure.savefig(aside, dpi=150, format="png")
+    return figure

@@ -1,0 +1,292 @@
+"""`fit`: Keras' own `model.fit`, with a run folder, checkpoints, and resume that ends with the same bits."""
+
+import json
+import math
+import shutil
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+
+import keras
+
+from cnn_zoo.classifier import check_classifier, output_kind
+from cnn_zoo.data import Data, check_batch, pipeline
+from cnn_zoo.data.arrays import check_labels
+from cnn_zoo.errors import InputError, StorageError, TrainingStopped
+from cnn_zoo.files import make_folder, replacing
+from cnn_zoo.train.recipe import Recipe
+from cnn_zoo.train.recipe import recipe as find_recipe
+from cnn_zoo.train.run import (
+    Run,
+    architecture,
+    environment,
+    read_progress,
+    restore_state,
+    save_state,
+    state_variables,
+    write_history,
+    write_text,
+)
+
+STEPS_AT_ONCE = 50  # steps between two returns to Python, at most
+
+
+def fit(
+    model: keras.Model,
+    data,
+    recipe: str | Recipe = "lecture",
+    *,
+    validation=None,
+    run=None,
+    resume: bool = False,
+    callbacks=(),
+    verbose="auto",
+    about: dict | None = None,
+) -> Run:
+    """Train a classifier.
+
+    Everything about the run is kept in one folder (see `cnn_zoo.train.run`). A run that ended before its time, by Ctrl-C, a crash or
+    `kill -9`, goes on with `resume=True` and ends with the same weights, bit for bit on the same machine, as one that never stopped: state is
+    kept after each epoch, and the order of the images in an epoch is a function of the seed and the epoch alone.
+
+    Args:
+        model: A Keras model from `(batch, height, width, channels)` to `(batch, classes)`; it is compiled here.
+        data: A `Data`; or a `tf.data.Dataset` of batches `(images, integer labels)` of finite length that yields the same batches in each
+            epoch (resume is then exact only if it does).
+        recipe: The name of a recipe, or a `Recipe`.
+        validation: With a `tf.data.Dataset`, another one to validate on.
+        run: The folder. Default: `runs/<model>-<recipe>-<time>`.
+        resume: Go on with the run in that folder; model, data and recipe must be those it was started with.
+        callbacks: More Keras callbacks.
+        verbose: 0, 1 (progress bar), 2 (a line an epoch), or "auto": a bar at a terminal and in a notebook, lines in a file.
+        about: Anything worth keeping in run.json, as plain values.
+
+    Returns:
+        The finished `Run`.
+
+    Raises:
+        InputError: Data that do not fit the model, a folder in use, or a resume that differs from what was started.
+        StorageError: The folder cannot be written or the disk is full; the files of the last whole epoch stand.
+        TrainingStopped: Ctrl-C (the message says how to go on), or a loss that is not finite (it says what to try).
+    """
+    recipe = find_recipe(recipe)
+    check_classifier(model)
+    if (kind := output_kind(model)) == "sigmoid":
+        raise InputError(
+            "integer labels need an output of softmax or logits, not sigmoid: build the model with activation='softmax'"
+        )
+    classes = None
+    if isinstance(data, Data):
+        if data.validation is None and recipe.validation:
+            data = data.split(recipe.validation, recipe.seed)
+        _check(model, data)
+        classes, described = list(data.classes), data.describe()
+        steps = math.ceil(len(data.train) / recipe.batch_size)
+    else:
+        steps, described = _describe_dataset(data)
+    folder = Path(run or Path("runs") / f"{model.name}-{recipe.name}-{datetime.now():%Y%m%d-%H%M%S}")
+    _check_folder(folder, resume)
+
+    model.compile(
+        optimizer=recipe.make_optimizer(steps),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=kind == "logits"),
+        metrics=["accuracy"],
+        steps_per_execution=max(d for d in range(1, STEPS_AT_ONCE + 1) if steps % d == 0),
+    )
+    model.optimizer.build(model.trainable_variables)
+    identity = {"recipe": recipe.to_dict(), "architecture": architecture(model), "data": described}
+    keeper = _Keeper(folder, recipe, identity, {"classes": classes, **(about or {})}, resume)
+    keeper.set_model(model)
+    if resume:
+        keeper.resume()
+        if keeper.status in ("finished", "stopped early"):
+            return Run.load(folder)
+    else:
+        keeper.start()
+
+    if isinstance(data, Data):
+        training = pipeline(
+            data.train, recipe.batch_size, shuffle=True, seed=recipe.seed, first_epoch=keeper.epoch, epochs=recipe.epochs,
+            augment=recipe.augment,
+        )  # fmt: skip
+        held_out = data.validation and pipeline(data.validation, max(recipe.batch_size, 256))
+        settings = {"steps_per_epoch": steps}
+    else:
+        training, held_out, settings = data, validation, {}
+    try:
+        model.fit(
+            training,
+            validation_data=held_out,
+            initial_epoch=keeper.epoch,
+            epochs=recipe.epochs,
+            shuffle=False,
+            callbacks=[keeper, *_tensorboard(folder), *callbacks],
+            verbose=(1 if sys.stdout.isatty() or "ipykernel" in sys.modules else 2) if verbose == "auto" else verbose,
+            **settings,
+        )
+    except KeyboardInterrupt:
+        keeper.end("interrupted")
+        raise TrainingStopped(
+            f"interrupted after {keeper.epoch} of {recipe.epochs} epochs; go on with "
+            f"fit(model, data, recipe, run={str(folder)!r}, resume=True) or `cnn-zoo train --resume {folder}`"
+        ) from None
+    except _NotFinite as error:
+        keeper.end("diverged")
+        raise TrainingStopped(
+            f"the loss became {error} in epoch {keeper.epoch + 1}; the weights of epoch {keeper.epoch} are in {str(folder / 'last.keras')!r}. "
+            f"Try a learning rate of {recipe.learning_rate / 10:g}; check that images are 0..255 and labels right"
+        ) from None
+    if recipe.restore_best and keeper.best_epoch:
+        model.set_weights(keras.saving.load_model(folder / "best.keras", compile=False).get_weights())
+    keeper.end("finished" if keeper.epoch == recipe.epochs else "stopped early")
+    return Run.load(folder)
+
+
+class _NotFinite(Exception):
+    """The loss is NaN or infinite."""
+
+
+class _Keeper(keras.callbacks.Callback):
+    """Keeps the run folder up to date, and watches the loss and the clock."""
+
+    def __init__(self, folder, recipe, identity, about, resumed):
+        super().__init__()
+        self.folder, self.recipe, self.identity, self.about = folder, recipe, identity, about
+        self.status, self.epoch, self.rows, self.best, self.best_epoch = "running", 0, [], None, None
+
+    # -- the folder
+
+    def start(self):
+        """Write the first files. What a run will need on the disk is asked for now, not in the middle of the night."""
+        make_folder(self.folder)
+        needed = 4 * sum(math.prod(v.shape) * 4 for v in state_variables(self.model)) + (1 << 20)
+        if (free := shutil.disk_usage(self.folder).free) < needed:
+            raise StorageError(
+                f"the disk of {str(self.folder)!r} has {free / 2**20:.0f} MiB free and this run needs about "
+                f"{needed / 2**20:.0f} MiB: free some space, or choose another folder with run="
+            )
+        self.about = {**self.about, **environment(), "model": self.describe_model()}
+        self.write()
+
+    def resume(self):
+        """Take up the state of the last whole epoch, after checking that it is the same training."""
+        kept = Run.load(self.folder)
+        changed = _differences(kept.about, self.identity)
+        if changed:
+            raise InputError(
+                f"cannot resume {str(self.folder)!r}, since it was started with other settings: {'; '.join(changed)}"
+            )
+        restore_state(self.folder / "state.npz", self.model)
+        progress = read_progress(self.folder / "state.npz")
+        self.epoch, self.rows, self.best, self.best_epoch = (
+            progress[k] for k in ("epoch", "history", "best", "best_epoch")
+        )
+        self.about = {
+            key: value for key, value in kept.about.items() if key not in (*self.identity, *progress, "status")
+        }
+        self.about["resumed"] = [*self.about.get("resumed", []), {"after_epoch": self.epoch, **environment()}]
+        self.status = kept.status if kept.status in ("finished", "stopped early") else "running"
+
+    def describe_model(self):
+        trainable = sum(math.prod(v.shape) for v in self.model.trainable_variables)
+        shapes = {"input_shape": self.model.input_shape[1:], "output_shape": self.model.output_shape[1:]}
+        return {"name": self.model.name, "trainable_parameters": trainable, **shapes}
+
+    def write(self):
+        progress = {"epoch": self.epoch, "history": self.rows, "best": self.best, "best_epoch": self.best_epoch}
+        save_state(self.folder / "state.npz", self.model, progress)
+        if self.rows:
+            write_history(self.folder / "history.csv", self.rows)
+        self.write_about()
+
+    def write_about(self):
+        progress = {"epoch": self.epoch, "best": self.best, "best_epoch": self.best_epoch, "history": self.rows}
+        values = {"status": self.status, **self.identity, **self.about, **progress}
+        write_text(self.folder / "run.json", json.dumps(values, indent=2))
+
+    def end(self, status):
+        self.status = status
+        self.write_about()
+
+    # -- the training
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.began, self.paused, self.pause = time.perf_counter(), 0.0, None
+
+    def on_test_begin(self, logs=None):
+        self.pause = time.perf_counter()
+
+    def on_test_end(self, logs=None):
+        self.paused += time.perf_counter() - self.pause
+
+    def on_train_batch_end(self, batch, logs=None):
+        loss = float(logs["loss"])
+        if not math.isfinite(loss):
+            raise _NotFinite(loss)
+
+    def on_epoch_end(self, epoch, logs=None):
+        seconds = time.perf_counter() - self.began - self.paused
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        values = {key: float(value) for key, value in logs.items() if key != "learning_rate"}
+        self.rows = [*self.rows, {"epoch": epoch + 1, **values, "learning_rate": rate, "seconds": round(seconds, 3)}]
+        score = values.get("val_accuracy", values["accuracy"])
+        if self.best is None or score > self.best:
+            self.best, self.best_epoch = score, epoch + 1
+            self._save_model("best.keras")
+        self._save_model("last.keras")
+        self.epoch = epoch + 1
+        self.write()  # the state comes after the models: a kill in between repeats the epoch and writes the same models again
+        if self.recipe.early_stopping and self.epoch - self.best_epoch >= self.recipe.early_stopping:
+            self.model.stop_training = True
+
+    def _save_model(self, name):
+        with replacing(self.folder / name) as aside:
+            self.model.save(aside)
+
+
+def _differences(kept, identity):
+    changed = []
+    for field, value in identity["recipe"].items():
+        if kept["recipe"].get(field) != value:
+            changed.append(f"{field} was {kept['recipe'].get(field)!r} and is {value!r}")
+    if kept["architecture"] != identity["architecture"]:
+        changed.append("the model has other layers or shapes")
+    if kept["data"] != json.loads(json.dumps(identity["data"])):
+        changed.append("the data are not the same")
+    return changed
+
+
+def _check_folder(folder, resume):
+    if resume:
+        Run.load(folder)
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise InputError(
+            f"the folder {str(folder)!r} is not empty: choose another one, or go on with that run by resume=True"
+        )
+
+
+def _check(model, data):
+    for split in (data.train, data.validation):
+        if split is not None:
+            check_batch(split.images, model.input_shape[1:])
+            check_labels(split.labels, model.output_shape[-1])
+    if len(data.train) == 0:
+        raise InputError("there are no training images")
+
+
+def _describe_dataset(dataset):
+    steps = int(dataset.cardinality())
+    if steps < 1:
+        raise InputError(
+            "the tf.data.Dataset must be of finite, known length: use take(n) or tf.data.experimental.assert_cardinality"
+        )
+    return steps, {"element_spec": str(dataset.element_spec), "batches": steps}
+
+
+def _tensorboard(folder):
+    try:
+        import tensorboard  # noqa: F401  (Keras' callback needs it and fails late without)
+    except ImportError:
+        return []
+    return [keras.callbacks.TensorBoard(folder / "tensorboard", write_graph=False)]
