@@ -52,10 +52,10 @@ _HOMES = {  # public name -> the module that it is found in
     "fit": "train",
     "load_model": "train",
     "recipe": "train",
-    "Predictions": "predict",
-    "predict": "predict",
-    "Export": "export",
-    "export": "export",
+    "Predictions": "prediction",
+    "predict": "prediction",
+    "Export": "exporting",
+    "export": "exporting",
 }
 
 __all__ = [
@@ -80,7 +80,7 @@ def __getattr__(name):
         raise AttributeError(f"module 'cnn_zoo' has no attribute {name!r}")
     importlib.import_module("cnn_zoo.assemble")  # fills the registry
     value = getattr(importlib.import_module(f"cnn_zoo.{_HOMES[name]}"), name)
-    globals()[name] = value  # from here on `predict` and `export` are the functions, not the modules they live in
+    globals()[name] = value
     return value
 
 

@@ -9,6 +9,13 @@ def check_classifier(model) -> None:
     """Raise InputError unless the model goes from `(batch, height, width, channels)` to `(batch, classes)`."""
     if not isinstance(model, keras.Model) or not model.built:
         raise InputError(f"a built keras.Model is expected, not {type(model).__name__}; build() makes one")
+    if not getattr(model, "inputs", None):
+        raise InputError(
+            f"{type(model).__name__} does not say what its input is: begin a Sequential with keras.Input(shape), "
+            "and wrap a subclassed model x = keras.Input(shape); keras.Model(x, model(x))"
+        )
+    if not isinstance(model, keras.Sequential) and (isinstance(model.input, dict) or isinstance(model.output, dict)):
+        raise InputError("the model's inputs or outputs are a dictionary; one plain tensor each is expected")
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise InputError(
             f"the model has {len(model.inputs)} inputs and {len(model.outputs)} outputs; one of each is expected"
@@ -22,10 +29,24 @@ def check_classifier(model) -> None:
 
 
 def output_kind(model) -> str:
-    """`"softmax"`, `"sigmoid"` or `"logits"`, told by the activation of the model's last layer."""
-    last = model.get_layer(model.output_names[0])
-    name = getattr(getattr(last, "activation", None), "__name__", "softmax" if type(last).__name__ == "Softmax" else "")
-    return name if name in ("softmax", "sigmoid") else "logits"
+    """`"softmax"`, `"sigmoid"` or `"logits"`, told by the activation of the model's last layer.
+
+    A model as last layer is looked into, and layers that only cast or reshape are passed over.
+    """
+    for last in reversed(model.layers if isinstance(model, keras.Sequential) else model.operations):
+        if isinstance(last, keras.Model):
+            return output_kind(last)
+        name = getattr(getattr(last, "activation", None), "__name__", type(last).__name__).lower()
+        if name in ("softmax", "sigmoid"):
+            return name
+        if not (isinstance(last, keras.layers.Activation) and name == "linear") and name not in (
+            "flatten",
+            "reshape",
+            "identity",
+            "dropout",
+        ):
+            return "logits"
+    return "logits"
 
 
 def class_names(model, classes) -> tuple[str, ...]:

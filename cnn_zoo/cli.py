@@ -221,6 +221,61 @@ def export(
     typer.echo(f"reloaded without Keras: differs from the model by at most {exported.max_difference:.2g}")
 
 
+weights_app = typer.Typer(no_args_is_help=True, help="See, fetch, check and make trained weights.")
+app.add_typer(weights_app, name="weights")
+NetTag = Annotated[str, typer.Argument(help="NET:TAG, such as lenet:mnist; or NET:* and *:TAG for several.")]
+
+
+@weights_app.command("list")
+def weights_list(which: NetTag = "*:*", as_json: Json = False):
+    """List the weights that are known, with their score and who measured it."""
+    rows = [
+        {
+            "weights": f"{record.net}:{record.tag}", "dataset": record.dataset, "metric": record.metric, "value": record.value,
+            "measured_by": record.measured_by, "licence": record.licence, "bytes": record.bytes,
+        }
+        for record in _records(which)
+    ]  # fmt: skip
+    if as_json:
+        return _print_json(rows)
+    for row in rows:
+        score = "not measured" if row["value"] is None else f"{row['metric']} {row['value']:.4f} ({row['measured_by']})"
+        typer.echo(f"{row['weights']}  {row['bytes']:,} bytes  {row['licence']}\n    {row['dataset']}\n    {score}")
+
+
+@weights_app.command("fetch")
+def weights_fetch(which: NetTag):
+    """Download weights into the cache (CNN_ZOO_CACHE), so that later work needs no network."""
+    from cnn_zoo.weights import locate
+
+    for record in _records(which):
+        typer.echo(f"{record.net}:{record.tag}  {locate(record)}")
+
+
+@weights_app.command("verify")
+def weights_verify(which: NetTag = "*:*"):
+    """Check the files that are there against their SHA-256; does not download."""
+    from cnn_zoo.weights import is_here, locate
+
+    for record in _records(which):
+        state = f"whole: {locate(record)}" if is_here(record) else "not in the cache"
+        typer.echo(f"{record.net}:{record.tag}  {state}")
+
+
+@weights_app.command("pack")
+def weights_pack(
+    run: Annotated[Path, typer.Argument(help="A finished run of `cnn-zoo train`.")],
+    tag: Annotated[str, typer.Argument(help="Name of the weights.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write the weights and their card to.")],
+    dataset: Annotated[Optional[str], typer.Option(help="What it was trained on, in words.")] = None,  # noqa: UP007, UP045
+):
+    """Make a weights file and its card from a run."""
+    _zoo()
+    from cnn_zoo.weights import pack
+
+    typer.echo(pack(run, tag, folder, dataset=dataset))
+
+
 @app.command()
 def doctor(as_json: Json = False):
     """Say what hardware, versions and extras are there, and what is wrong."""
@@ -246,6 +301,19 @@ def _zoo():
         os.close(kept)
         os.close(nowhere)
     return zoo
+
+
+def _records(which):
+    import fnmatch
+
+    zoo = _zoo()
+    pattern = which if ":" in which else f"{which}:*"
+    found = [
+        record for (net, tag), record in sorted(zoo.WEIGHTS.items()) if fnmatch.fnmatchcase(f"{net}:{tag}", pattern)
+    ]
+    if not found:
+        raise InputError(f"no weights match {which!r}; `cnn-zoo weights list` names all")
+    return found
 
 
 def _say(text: str) -> None:

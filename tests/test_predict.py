@@ -12,8 +12,7 @@ import pytest
 from keras import layers as L
 from PIL import Image
 
-from cnn_zoo import DataError, InputError, StorageError
-from cnn_zoo.predict import predict
+from cnn_zoo import DataError, InputError, StorageError, predict
 
 HEIGHT, WIDTH, CLASSES = 12, 10, 5
 NAMES = ("ant", "bee", "cat", "dog", "eel")
@@ -93,7 +92,12 @@ def test_one_image_many_images_and_gray_ones(images):
     np.testing.assert_allclose(predict(model, list(images)).probabilities, all_of_them, atol=1e-6)
     planes = images[..., 0]
     expected = twin(gray, planes[..., None])
-    for given, rows in ((planes[2], [2]), (planes[2][..., None], [2]), (planes, range(7)), (planes[..., None], range(7))):
+    for given, rows in (
+        (planes[2], [2]),
+        (planes[2][..., None], [2]),
+        (planes, range(7)),
+        (planes[..., None], range(7)),
+    ):
         np.testing.assert_allclose(predict(gray, given).probabilities, expected[list(rows)], atol=1e-6)
 
 
@@ -154,7 +158,7 @@ def test_a_model_of_any_size_takes_files_of_many_sizes(tmp_path, rng):
 
 
 def test_a_folder_is_never_in_memory_as_a_whole(folder, monkeypatch):
-    module = importlib.import_module("cnn_zoo.predict")
+    module = importlib.import_module("cnn_zoo.prediction")
     counts = []
 
     def spy(paths, *rest):
@@ -168,7 +172,7 @@ def test_a_folder_is_never_in_memory_as_a_whole(folder, monkeypatch):
 
 
 def test_progress_shows_on_standard_error_for_many_images_only(folder, monkeypatch, capsys):
-    module = importlib.import_module("cnn_zoo.predict")
+    module = importlib.import_module("cnn_zoo.prediction")
     module.predict(net(), folder)
     assert capsys.readouterr() == ("", "")
     monkeypatch.setattr(module, "PROGRESS_FROM", 5)
@@ -259,7 +263,10 @@ def test_nothing_to_read(tmp_path):
     [
         (np.zeros(10), r"\(n, height, width, channels\), not \(10,\)"),
         (np.zeros((1, 1, HEIGHT, WIDTH, 3)), r"\(n, height, width, channels\), not \(1, 1, 12, 10, 3\)"),
-        (np.zeros((HEIGHT, WIDTH)), r"3 channel\(s\) and these have 1: convert them, or build the model with channels=1"),
+        (
+            np.zeros((HEIGHT, WIDTH)),
+            r"3 channel\(s\) and these have 1: convert them, or build the model with channels=1",
+        ),
         (np.zeros((2, HEIGHT, WIDTH, 4)), r"3 channel\(s\) and these have 4"),
         (np.full((HEIGHT, WIDTH, 3), np.nan), "NaN or infinite"),
         (np.full((HEIGHT, WIDTH, 3), 256.0), "values from 256 to 256, and 0..255 is expected"),
@@ -302,3 +309,66 @@ def test_models_that_are_no_classifiers(images):
     flat = keras.Input((4,))
     with pytest.raises(InputError, match=r"not images \(batch, height, width, channels\)"):
         predict(keras.Model(flat, L.Dense(3)(flat)), images)
+
+
+def wrapped(model, how):
+    inputs = keras.Input((HEIGHT, WIDTH, 3))
+    if how == "nested":
+        return keras.Model(inputs, model(inputs))
+    if how == "sequential":
+        return keras.Sequential([inputs, model])
+    return keras.Model(model.input, L.Activation("linear", dtype="float32")(model.output))
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid", None])
+@pytest.mark.parametrize("how", ["nested", "sequential", "cast"])
+def test_the_kind_of_output_is_found_behind_wrappers(images, how, activation):
+    model = net(activation=activation)
+    found = predict(wrapped(model, how), images).probabilities
+    np.testing.assert_allclose(found, twin(model, images, activation), atol=1e-6)
+
+
+def test_softmax_as_an_operation(images):
+    model = net(activation=None)
+    found = predict(keras.Model(model.input, keras.ops.softmax(model.output)), images).probabilities
+    np.testing.assert_allclose(found, twin(model, images), atol=1e-6)
+
+
+def test_models_without_one_plain_input_and_output_are_refused(images):
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.flatten, self.dense = L.Flatten(), L.Dense(3)
+
+        def call(self, x):
+            return self.dense(self.flatten(x))
+
+    model = Subclassed()
+    model(images.astype("float32"))
+    with pytest.raises(InputError, match="does not say what its input is"):
+        predict(model, images)
+    inputs = keras.Input((4, 4, 3), name="x")
+    for model in (keras.Model(inputs, {"x": L.Flatten()(inputs)}), keras.Model({"x": inputs}, L.Flatten()(inputs))):
+        with pytest.raises(InputError, match="dictionary"):
+            predict(model, np.zeros((2, 4, 4, 3), "uint8"))
+
+
+def test_logical_and_16_bit_arrays_are_scaled_as_in_training(images):
+    model = net()
+    logical = predict(model, images > 127).probabilities
+    np.testing.assert_allclose(logical, twin(model, (images > 127) * 255), atol=1e-6)
+    deep = predict(model, images.astype("uint16") * 257).probabilities
+    np.testing.assert_allclose(deep, twin(model, images), atol=1e-6)
+
+
+def test_generators_of_paths_and_mixed_or_ragged_lists(images, tmp_path):
+    for i in (0, 1):
+        Image.fromarray(images[i]).save(tmp_path / f"{i}.png")
+    assert len(predict(net(), tmp_path.glob("*.png"), batch_size=np.int64(2))) == 2
+    with pytest.raises(InputError, match="different shapes"):
+        predict(net(), [images[0], images[1][:5]])
+    with pytest.raises(InputError, match="mixes files and arrays"):
+        predict(net(), ["a.png", images[0]])
+    (tmp_path / "z.png").write_bytes(b"x")
+    with pytest.warns(UserWarning), pytest.raises(DataError, match="none of the 1"):
+        predict(net(), tmp_path / "z.png", on_error="skip")

@@ -92,7 +92,7 @@ def fit(
         optimizer=recipe.make_optimizer(steps),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=kind == "logits"),
         metrics=["accuracy"],
-        steps_per_execution=max(d for d in range(1, STEPS_AT_ONCE + 1) if steps % d == 0),
+        steps_per_execution=steps_at_once(steps),
     )
     model.optimizer.build(model.trainable_variables)
     identity = {"recipe": recipe.to_dict(), "architecture": architecture(model), "data": described}
@@ -141,6 +141,11 @@ def fit(
         model.set_weights(keras.saving.load_model(folder / "best.keras", compile=False).get_weights())
     keeper.end("finished" if keeper.epoch == recipe.epochs else "stopped early")
     return Run.load(folder)
+
+
+def steps_at_once(steps: int) -> int:
+    """How many steps run between two returns to Python: what divides an epoch, up to `STEPS_AT_ONCE`."""
+    return max(count for count in range(1, STEPS_AT_ONCE + 1) if steps % count == 0)
 
 
 class _NotFinite(Exception):

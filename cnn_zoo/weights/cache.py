@@ -25,6 +25,19 @@ def cache_dir() -> Path:
     return Path(os.environ.get("CNN_ZOO_CACHE") or Path.home() / ".cache" / "cnn_zoo").expanduser()
 
 
+def place(record: Weights) -> Path:
+    """Where the file of a record belongs: in the cache, in the installed package, or where the record says."""
+    if record.urls:
+        return cache_dir() / record.net / record.file
+    path = Path(record.file)
+    return path if path.is_absolute() else Path(str(resources.files("cnn_zoo_weights"))) / path
+
+
+def is_here(record: Weights) -> bool:
+    """Whether the file of a record is on this machine already."""
+    return place(record).is_file()
+
+
 def locate(record: Weights) -> Path:
     """The file of a record, its hash checked: from the installed package, a path, the cache, or (then cached) the network.
 
@@ -32,16 +45,12 @@ def locate(record: Weights) -> Path:
         WeightsError: It is damaged, or cannot be had; the message says what was tried and how to do it by hand.
         StorageError: The cache cannot be written.
     """
+    path = place(record)
+    remedy = "get the file again, or install cnn-zoo again if it came with it"
     if record.urls:
-        path = cache_dir() / record.net / record.file
         if not path.is_file():
             return download(record, path)
         remedy = f"delete {str(path)!r} and try again"
-    else:
-        path = Path(record.file)
-        if not path.is_absolute():
-            path = Path(str(resources.files("cnn_zoo_weights"))) / record.file
-        remedy = "get the file again, or install cnn-zoo again if it came with it"
     if not path.is_file():
         raise WeightsError(f"the weights {record.net}:{record.tag} are not at {str(path)!r}: {remedy}")
     if (found := sha256(path)) != record.sha256:
@@ -66,7 +75,7 @@ def download(record: Weights, path=None, *, progress: bool = True) -> Path:
         WeightsError: No address works; the message names each with its reason, and where to put the file by hand.
         StorageError: The disk is full or the folder cannot be written.
     """
-    path = Path(path or cache_dir() / record.net / record.file)
+    path = Path(path or place(record))
     part = make_folder(path.parent) / f"{path.name}.part"
     failures = []
     for url in record.urls:

@@ -4,6 +4,7 @@ The format is safetensors (no code in it, readable from every framework); a vari
 """
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,13 @@ def save(model, path, *, net: str, classes, preset: str, **about: str) -> None:
     metadata = {"net": net, "classes": json.dumps(list(classes)), "preset": preset, **about}
     with replacing(path) as aside:
         save_file(arrays, aside, metadata=metadata)
+        os.chmod(aside, 0o666 & ~_umask())  # safetensors makes files that only their owner can read
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def read(path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

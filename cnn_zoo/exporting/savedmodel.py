@@ -23,8 +23,8 @@ sys.modules["keras"] = sys.modules["tf_keras"] = None
 import numpy as np, tensorflow as tf
 folder, given, found = sys.argv[1:]
 model = tf.saved_model.load(folder)
-images = np.load(given)["images"]
-inputs = {"serving_default": {"images": tf.constant(images, tf.float32)}, "serve_uint8": {"images": tf.constant(images)}}
+images, fractions = (np.load(given)[key] for key in ("images", "fractions"))
+inputs = {"serving_default": {"images": tf.constant(fractions)}, "serve_uint8": {"images": tf.constant(images)}}
 if "serve_bytes" in model.signatures:
     inputs["serve_bytes"] = {"contents": tf.stack([tf.io.encode_png(image) for image in images])}
 answers = {}
@@ -36,7 +36,7 @@ np.savez(found, **{key: value.astype("S") if value.dtype == object else value fo
 
 
 def write(model, path, classes, tolerance) -> tuple[tuple[str, ...], float]:
-    """Write, reload and compare; see `cnn_zoo.export.export`."""
+    """Write, reload and compare; see `cnn_zoo.exporting.export`."""
     import tensorflow as tf
 
     if keras.backend.backend() != "tensorflow":
@@ -117,15 +117,25 @@ def _about(model, classes, signatures):
     }
 
 
+def _outputs(model, images):
+    outputs = model(images, training=False)
+    if output_kind(model) == "logits":
+        outputs = keras.ops.softmax(keras.ops.cast(outputs, "float32"))
+    return keras.ops.convert_to_numpy(outputs).astype("float32")
+
+
 def _compare(model, folder, classes, signatures):
     """Largest difference of probabilities between the model here and the export in a process without Keras."""
     height, width, channels = (64 if side is None else side for side in model.input_shape[1:])
     images = np.random.default_rng(0).integers(0, 256, (IMAGES_COMPARED, height, width, channels)).astype("uint8")
-    expected = keras.ops.convert_to_numpy(model(images.astype("float32"), training=False)).astype("float32")
-    if output_kind(model) == "logits":
-        expected = keras.ops.convert_to_numpy(keras.ops.softmax(expected))
+    fractions = images.astype("float32") * np.float32(0.99)  # float images need not be whole numbers
+    expected, of_fractions = _outputs(model, images.astype("float32")), _outputs(model, fractions)
+    if not np.isfinite(expected).all():
+        raise ExportError(
+            "the model answers with NaN or infinite values; nothing was kept. Train it again, or load its best epoch"
+        )
     given, found = folder.with_name("given.npz"), folder.with_name("found.npz")
-    np.savez(given, images=images)
+    np.savez(given, images=images, fractions=fractions)
     done = subprocess.run(
         [sys.executable, "-c", RELOAD, str(folder), str(given), str(found)],
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
@@ -139,7 +149,8 @@ def _compare(model, folder, classes, signatures):
     with np.load(found) as answers:
         differences = []
         for name in signatures:
-            differences.append(float(np.abs(answers[f"{name}/probabilities"] - expected).max()))
+            target = of_fractions if name == "serving_default" else expected
+            differences.append(float(np.abs(answers[f"{name}/probabilities"] - target).max()))
             best = answers[f"{name}/class"]
             told = [label.decode() for label in answers[f"{name}/label"]]
             if told != [classes[i] for i in best]:

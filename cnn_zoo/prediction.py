@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import numpy as np
 
 from cnn_zoo.classifier import check_classifier, class_names, output_kind
 from cnn_zoo.data import check_batch, list_images, read_images
-from cnn_zoo.errors import InputError
+from cnn_zoo.data.arrays import to_contract
+from cnn_zoo.errors import DataError, InputError
 from cnn_zoo.files import replacing
 
 PROGRESS_FROM = 1000  # images from which a progress bar is worth its line
@@ -89,12 +91,12 @@ def predict(model: keras.Model, inputs, *, classes=None, batch_size: int = 64, o
     Args:
         model: From `(batch, height, width, channels)`, values 0..255, to `(batch, classes)`. Logits become probabilities by softmax
             (told by the activation of the last layer); sigmoid outputs stay as they are.
-        inputs: An array of one image (`(height, width)` or `(height, width, channels)`) or of many (`(n, height, width, channels)`); or an
-            image file, a folder (searched with its subfolders), or a list of these. Files are brought to the model's size and channels as
-            `cnn_zoo.data.read_image` says; arrays must have them.
+        inputs: An array of one image (`(height, width)` or `(height, width, channels)`) or of many (`(n, height, width, channels)`), whose
+            values come to 0..255 as `Data.from_arrays` says; or an image file, a folder (searched with its subfolders), or a list of these.
+            Files are brought to the model's size and channels as `cnn_zoo.data.read_image` says; arrays must have them.
         classes: Class names; default "0", "1", ...
         batch_size: Images at once; a folder is never in memory as a whole.
-        on_error: For files: "raise" names all that cannot be read in one error, "skip" leaves them out with a warning.
+        on_error: For files: "raise" stops at the first batch in which some cannot be read, naming them; "skip" leaves them out with a warning.
 
     Returns:
         `Predictions`, in the order of the inputs; files of a folder in alphabetical order.
@@ -104,9 +106,11 @@ def predict(model: keras.Model, inputs, *, classes=None, batch_size: int = 64, o
         DataError: Files that are missing or cannot be read, or an empty folder.
     """
     check_classifier(model)
-    if not isinstance(batch_size, int) or batch_size < 1:
+    if not hasattr(batch_size, "__index__") or batch_size < 1:
         raise InputError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
     classes = class_names(model, classes)
+    if isinstance(inputs, Iterator):  # such as Path.glob gives
+        inputs = list(inputs)
     if isinstance(inputs, (str, Path)) or (isinstance(inputs, (list, tuple)) and _are_paths(inputs)):
         files, probabilities = _predict_files(model, list_images(inputs), batch_size, on_error)
         return Predictions(probabilities, classes, tuple(files))
@@ -118,11 +122,16 @@ def _are_paths(inputs):
     paths = [isinstance(entry, (str, Path)) for entry in inputs]
     if not paths:
         raise InputError("there are no images: the list is empty")
+    if any(paths) and not all(paths):
+        raise InputError("the list mixes files and arrays: give either the one or the other")
     return all(paths)
 
 
 def _as_batch(images, shape):
-    images = np.asarray(images)
+    try:
+        images = np.asarray(images)
+    except ValueError as error:
+        raise InputError("the images of the list have different shapes: resize them, or predict one by one") from error
     if images.dtype.kind not in "fiub":
         raise InputError(f"images must be numbers, not {images.dtype}")
     if images.ndim == 2:
@@ -131,9 +140,11 @@ def _as_batch(images, shape):
         images = images[None]
     elif images.ndim == 3:
         images = images[..., None]
-    check_batch(images, shape)
-    if not len(images):
+    if 0 in images.shape:
         raise InputError(f"there are no images: the array has shape {images.shape}")
+    if images.ndim == 4 and images.dtype in (bool, np.uint16):
+        images, _ = to_contract(images)  # by its dtype alone, as in training
+    check_batch(images, shape)
     return images
 
 
@@ -147,6 +158,8 @@ def _predict_files(model, paths, batch_size, on_error):
         if read:
             files += read
             parts.append(_in_batches(model, images, batch_size))
+    if not files:
+        raise DataError(f"none of the {len(paths)} image(s) can be read")
     return files, np.concatenate(parts)
 
 

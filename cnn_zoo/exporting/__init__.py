@@ -1,12 +1,13 @@
 """Ship a trained classifier: with its preprocessing inside, reloaded and compared before you get it."""
 
 import difflib
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from cnn_zoo.classifier import check_classifier, class_names
 from cnn_zoo.errors import InputError
-from cnn_zoo.export import savedmodel
+from cnn_zoo.exporting import savedmodel
 
 FORMATS = {"savedmodel": savedmodel.write}
 
@@ -20,18 +21,22 @@ class Export:
         format: Which format.
         signatures: Names of the entry points.
         max_difference: Largest difference between any output of the export, reloaded in another process, and the model's.
+        seconds: Time taken to write, reload and compare.
+        bytes: Size on disk.
     """
 
     path: Path
     format: str
     signatures: tuple[str, ...]
     max_difference: float
+    seconds: float
+    bytes: int
 
     def to_dict(self) -> dict:
         """Plain values, for JSON."""
         return {
             "path": str(self.path), "format": self.format, "signatures": list(self.signatures),
-            "max_difference": self.max_difference,
+            "max_difference": self.max_difference, "seconds": self.seconds, "bytes": self.bytes,
         }  # fmt: skip
 
 
@@ -54,11 +59,11 @@ def export(
         path: Folder to write.
         format: "savedmodel".
         classes: Class names; default "0", "1", ...
-        overwrite: Replace what is at `path`.
+        overwrite: Replace the export that is at `path`; any other folder with files in it, or a file, is left alone.
         tolerance: Largest difference from the model that is accepted.
 
     Raises:
-        InputError: Unknown format, `path` in use, or another number of names than classes.
+        InputError: Unknown format, `path` in use or not an export, or another number of names than classes.
         StorageError: The disk is full or the folder cannot be written. Nothing is left behind, and an old export still stands.
         ExportError: The export, reloaded, answers differently from the model; it is not kept.
     """
@@ -73,5 +78,11 @@ def export(
     path = Path(path)
     if path.exists() and not overwrite:
         raise InputError(f"{str(path)!r} exists: choose another path, or say overwrite=True (--overwrite)")
+    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / "saved_model.pb").is_file()):
+        raise InputError(
+            f"{str(path)!r} is not an export, so it is not replaced: choose another path, or remove it yourself"
+        )
+    start = time.perf_counter()
     signatures, difference = FORMATS[format](model, path, classes, tolerance)
-    return Export(path, format, signatures, difference)
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return Export(path, format, signatures, difference, time.perf_counter() - start, size)
