@@ -246,18 +246,20 @@ def weights_list(which: NetTag = "*:*", as_json: Json = False):
 @weights_app.command("fetch")
 def weights_fetch(which: NetTag):
     """Download weights into the cache (CNN_ZOO_CACHE), so that later work needs no network."""
+    records = _records(which)
     from cnn_zoo.weights import locate
 
-    for record in _records(which):
+    for record in records:
         typer.echo(f"{record.net}:{record.tag}  {locate(record)}")
 
 
 @weights_app.command("verify")
 def weights_verify(which: NetTag = "*:*"):
     """Check the files that are there against their SHA-256; does not download."""
+    records = _records(which)
     from cnn_zoo.weights import is_here, locate
 
-    for record in _records(which):
+    for record in records:
         state = f"whole: {locate(record)}" if is_here(record) else "not in the cache"
         typer.echo(f"{record.net}:{record.tag}  {state}")
 

@@ -1,6 +1,7 @@
 """TensorFlow SavedModel: for TensorFlow Serving, TensorFlow in C++, Java, Go, and every converter."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -48,10 +49,15 @@ def write(model, path, classes, tolerance) -> tuple[tuple[str, ...], float]:
         labels = aside.with_name("labels.txt")
         labels.write_text("".join(f"{name}\n" for name in classes))
         served, signatures = _served(tf, model, str(labels))
+        logger = logging.getLogger("tensorflow")
+        level = logger.level
         try:
+            logger.setLevel(logging.WARNING)  # it would tell the name of the scratch folder
             tf.saved_model.save(served, str(aside), signatures=signatures)
         except tf.errors.OpError as error:
             raise OSError(*_errno(error)) from error
+        finally:
+            logger.setLevel(level)
         (aside / "model.json").write_text(json.dumps(_about(model, classes, signatures), indent=2))
         difference = _compare(model, aside, classes, signatures)
         if not difference <= tolerance:

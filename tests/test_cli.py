@@ -1,0 +1,231 @@
+"""The command line as a person meets it: results, help, exit codes, and one plain sentence for what goes wrong."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnn_zoo.cli import main
+
+CLI = str(Path(sys.executable).with_name("cnn-zoo"))
+
+
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def program(*arguments, cwd=None):
+    """The installed program, in a process of its own."""
+    done = subprocess.run([CLI, *map(str, arguments)], cwd=cwd, capture_output=True, text=True)
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def cli(monkeypatch, capfd):
+    """The same command line within this process, which saves the seconds that TensorFlow takes to load."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["cnn-zoo", *map(str, arguments)])
+        monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stop, warnings.catch_warnings():
+            warnings.simplefilter("default")
+            main()
+        out, err = capfd.readouterr()
+        assert "Traceback" not in err + out, err
+        return Done(stop.value.code or 0, out, err)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The quick start with fewer epochs."""
+    folder = tmp_path_factory.mktemp("cli")
+    done = program(
+        "train", "lenet", "--recipe", "lecture", "--epochs", 4, "--batch-size", 32, "--run", "run", cwd=folder
+    )
+    assert done.returncode == 0, done.stderr
+    assert "accuracy 0.9" in done.stdout and "everything is in run" in done.stdout and "SavedModel" in done.stdout
+    return folder / "run"
+
+
+def test_the_quick_start_leaves_everything_in_one_folder(run):
+    names = {path.name for path in run.iterdir()}
+    assert names >= {
+        "run.json", "history.csv", "best.keras", "last.keras", "state.npz", "report.json", "savedmodel",
+        "curves.png", "confusion.png", "predictions.png",
+    }  # fmt: skip
+    for picture in run.glob("*.png"):
+        with Image.open(picture) as image:
+            assert (
+                min(image.size) > 400 and len(image.convert("L").getcolors(256) or range(999)) > 20
+            )  # it is not blank
+    report = json.loads((run / "report.json").read_text())
+    assert report["accuracy"] > 0.9 and np.sum(report["confusion"]) == report["images"] == 360
+    assert json.loads((run / "run.json").read_text())["command"].startswith("cnn-zoo train lenet --recipe lecture")
+
+
+def test_evaluate_and_predict_agree_with_the_run(cli, run, tmp_path):
+    report = json.loads((run / "report.json").read_text())
+    done = cli("evaluate", run / "last.keras", "--data", "digits", "--json", "--out", tmp_path / "out")
+    assert json.loads(done.stdout)["accuracy"] == report["accuracy"]
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"report.json", "confusion.png", "predictions.png"}
+
+    import cnn_zoo
+
+    data, folder = cnn_zoo.load("digits", size=28), tmp_path / "images"
+    folder.mkdir()
+    for i in range(3):
+        Image.fromarray(data.test.images[i, ..., 0]).save(folder / f"{i}.png")
+    done = cli("predict", run, folder, "--top", 2, "--json", "--csv", tmp_path / "p.csv")
+    rows = json.loads(done.stdout)
+    model, classes = cnn_zoo.load_model(run)
+    expected = cnn_zoo.predict(model, data.test.images[:3], classes=classes)
+    assert [row["predictions"][0]["class"] for row in rows] == expected.names
+    assert [row["predictions"][0]["probability"] for row in rows] == pytest.approx(
+        expected.probabilities.max(-1), abs=1e-5
+    )
+    assert len((tmp_path / "p.csv").read_text().splitlines()) == 4
+    (folder / "bad.png").write_text("no image")
+    assert cli("predict", run, folder).returncode == 2
+    done = cli("predict", run, folder, "--skip-errors")
+    assert done.returncode == 0 and "left out 1 image" in done.stderr and "0.png" in done.stdout
+
+
+def test_export_again_needs_overwrite(cli, run, tmp_path):
+    done = cli("export", run, tmp_path / "model", "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)["max_difference"] < 1e-5
+    done = cli("export", run, tmp_path / "model")
+    assert done.returncode == 2 and "--overwrite" in done.stderr
+
+
+def test_the_shipped_weights_score_what_their_card_says(shared):
+    card = json.loads((Path(__file__).parents[1] / "weights" / "lenet_mnist.json").read_text())
+    import cnn_zoo
+
+    data = cnn_zoo.load("mnist", data_dir=shared("data/mnist.npz").parent)
+    found = cnn_zoo.evaluate(cnn_zoo.build_lenet(weights="mnist"), data.test)
+    assert found.accuracy == pytest.approx(card["value"], abs=2e-4) and found.accuracy >= 0.992
+    assert (Path(__file__).parents[1] / "weights" / card["file"]).stat().st_size == card["bytes"] < 1_000_000
+
+
+def test_list_info_and_weights(cli):
+    rows = {row["name"]: row for row in json.loads(cli("list", "lenet*", "--json").stdout)}
+    assert rows["lenet"]["params"] == 61_706 and rows["lenet"]["weights"] == ["mnist"]
+    assert "61,706" in cli("list").stdout
+    assert (
+        "c5" in cli("info", "lenet").stdout and json.loads(cli("info", "lenet5", "--json").stdout)["params"] == 60_000
+    )
+    listed = json.loads(cli("weights", "list", "--json").stdout)
+    assert listed[0]["weights"] == "lenet:mnist" and listed[0]["value"] > 0.99
+    assert "lenet:mnist  whole" in cli("weights", "verify").stdout
+    assert "lenet_mnist.safetensors" in cli("weights", "fetch", "lenet:mnist").stdout
+
+
+@pytest.mark.parametrize("command", ["list", "info", "train", "evaluate", "predict", "export", "doctor", "weights"])
+def test_every_command_has_help(cli, command):
+    done = cli(command, "--help")
+    assert done.returncode == 0 and len(done.stdout) > 200
+
+
+def test_the_program_itself_says_one_sentence_and_no_notes_of_tensorflow(tmp_path):
+    done = program("weights", "fetch", "lenet:moon", cwd=tmp_path)
+    assert done == (2, "", "error: no weights match 'lenet:moon'; `cnn-zoo weights list` names all\n")
+
+
+def test_help_does_not_wait_for_keras():
+    code = "import sys; sys.argv = ['cnn-zoo', '--help']; import cnn_zoo.cli; assert 'keras' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "lenat"], "there is no net 'lenat'; did you mean 'lenet'?"),
+        (["train", "--data", "mnits"], "did you mean 'mnist'"),
+        (
+            ["train", "--data", "mnist", "--data-dir", "nowhere"],
+            "is not a folder: give the folder that holds mnist.npz",
+        ),
+        (["train", "--recipe", "good"], "there are: lecture, best"),
+        (["train", "--epochs", "0"], "epochs of a recipe must be a whole number of at least 1"),
+        (["train", "--weights", "mnits"], "has no weights 'mnits'"),
+        (["train", "lenet", "--resize", "crop"], "'bilinear' or 'pad'"),
+        (["train", "--resume", "nowhere"], "is not a run folder"),
+        (["info", "resnet"], "there is no net 'resnet'"),
+        (["list", "xyz*"], "no net matches"),
+        (["evaluate", "nowhere"], "is not a .keras file or a run folder"),
+        (["predict", "nowhere.keras", "a.png"], "is not a .keras file or a run folder"),
+        (["weights", "fetch", "lenet:moon"], "no weights match"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence_and_exit_code_2(cli, arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = cli(*arguments)
+    assert done.returncode == 2 and message in done.stderr, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1 and done.stderr.startswith("error: ")
+    assert list(tmp_path.iterdir()) == [] or [p.name for p in tmp_path.iterdir()] == ["cache"]
+
+
+def test_a_full_disk_is_one_sentence_and_exit_code_2(cli, run, tmp_path):
+    """On a real file system of 300 KiB, where the machine lets the test make one."""
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(small)], capture_output=True).returncode:
+        pytest.skip("this user may not mount a small file system")
+    try:
+        for arguments in (
+            ["train", "--run", small / "run", "--epochs", 1],
+            ["export", run, small / "model"],
+        ):
+            done = cli(*arguments)
+            assert done.returncode == 2 and "free some space" in done.stderr, done.stderr
+            assert not (small / "model").exists()
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_ctrl_c_and_resume(tmp_path):
+    def start(*arguments):
+        return subprocess.Popen(
+            [CLI, "train", *arguments], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    process = start("lenet", "--epochs", "400", "--run", "run", "--no-savedmodel")
+    for line in process.stdout:
+        if line.startswith("Epoch 4/"):
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and "cnn-zoo train --resume run" in err and "Traceback" not in err, err
+    state = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert state["status"] == "interrupted" and state["epoch"] >= 3
+    process = start("--resume", "run")
+    for line in process.stdout:
+        if line.startswith(f"Epoch {state['epoch'] + 3}/"):
+            break
+    time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["epoch"] >= state["epoch"] + 2
+
+
+def test_doctor_says_what_is_there_and_what_is_wrong(cli, tmp_path, monkeypatch):
+    done = cli("doctor", "--json")
+    report = json.loads(done.stdout)
+    assert done.returncode == 0 and report["problems"] == [] and report["backend"] == "tensorflow"
+    assert report["packages"]["keras"] and report["cpus"] >= 1
+    monkeypatch.setenv("CNN_ZOO_DATA", str(tmp_path / "nowhere"))
+    done = cli("doctor")
+    assert done.returncode == 1 and "PROBLEM" in done.stdout and "CNN_ZOO_DATA names" in done.stdout
