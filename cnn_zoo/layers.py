@@ -102,3 +102,161 @@ class RBF(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "codes": self.codes.astype(int).tolist()}
+
+
+@register
+class ChannelShuffle(keras.layers.Layer):
+    """Channels dealt out again, so that each group of the next convolution sees all groups: channel `i * (c / groups) + j` goes to `j * groups + i`.
+
+    Args:
+        groups: A divisor of the number of channels.
+
+    Input and output `(..., channels)`.
+
+    Raises:
+        ValueError: The channels cannot be divided into so many groups.
+
+    Source: Zhang et al. 2018, section 3.1 and figure 1.
+    """
+
+    def __init__(self, groups, **kwargs):
+        super().__init__(**kwargs)
+        self.groups = int(groups)
+
+    def build(self, input_shape):
+        if input_shape[-1] % self.groups:
+            raise ValueError(f"{self.name}: {input_shape[-1]} channels cannot be divided into {self.groups} groups")
+
+    def call(self, x):
+        grouped = ops.reshape(x, (-1, self.groups, x.shape[-1] // self.groups))
+        return ops.reshape(ops.transpose(grouped, (0, 2, 1)), ops.shape(x))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "groups": self.groups}
+
+
+@register
+class ChannelSlice(keras.layers.Layer):
+    """The channels `start` to `stop - 1`.
+
+    Args:
+        start: First channel.
+        stop: One more than the last channel, at most the number of channels.
+
+    Input `(..., channels)`, output `(..., stop - start)`.
+
+    Raises:
+        ValueError: There are fewer than `stop` channels.
+
+    Source: the channel split of Ma et al. 2018, figure 3c.
+    """
+
+    def __init__(self, start, stop, **kwargs):
+        super().__init__(**kwargs)
+        self.start, self.stop = int(start), int(stop)
+
+    def build(self, input_shape):
+        if not 0 <= self.start < self.stop <= input_shape[-1]:
+            raise ValueError(f"{self.name}: there are no channels {self.start} to {self.stop} in {input_shape[-1]}")
+
+    def call(self, x):
+        return x[..., self.start : self.stop]
+
+    def compute_output_shape(self, input_shape):
+        return *input_shape[:-1], self.stop - self.start
+
+    def get_config(self):
+        return {**super().get_config(), "start": self.start, "stop": self.stop}
+
+
+@register
+class DropPath(keras.layers.Layer):
+    """Stochastic depth: in training, all of a sample's values become 0 with probability `rate`; the others grow by `1 / (1 - rate)`.
+
+    Args:
+        rate: From 0 to less than 1.
+        seed: Integer, or None for a random one.
+
+    Input and output `(batch, ...)`; the identity outside training.
+
+    Raises:
+        ValueError: `rate` is out of range.
+
+    Source: Huang et al. 2016, "Deep networks with stochastic depth", section 3, scaled in training instead of at inference.
+    """
+
+    def __init__(self, rate, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        if not 0 <= rate < 1:
+            raise ValueError(f"rate must be at least 0 and less than 1, not {rate}")
+        self.rate, self.seed = rate, seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def call(self, x, training=False):
+        if not training or self.rate == 0:
+            return x
+        shape = (ops.shape(x)[0],) + (1,) * (len(x.shape) - 1)
+        keep = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator) >= self.rate
+        return x * ops.cast(keep, x.dtype) / ops.cast(1 - self.rate, x.dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "rate": self.rate, "seed": self.seed}
+
+
+@register
+class SamePadding2D(keras.layers.Layer):
+    """The zeros that "same" padding puts around an image for a 3x3 window at stride 2, as a layer for poolings.
+
+    One row above and one below where the height is odd, only one below where it is even; columns likewise. Keras' own "same" poolings leave the
+    border out instead of padding with zeros, and `ZeroPadding2D` cannot depend on a size that is open until the model is called.
+
+    Input `(batch, height, width, channels)`, output `(batch, h, w, channels)` with `h = 2 * ceil(height / 2) + 1` and `w` likewise.
+    """
+
+    def call(self, x):
+        _, height, width, _ = ops.shape(x)
+        return ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))[:, 1 - height % 2 :, 1 - width % 2 :]
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, channels = input_shape
+        return batch, height and height + 1 + height % 2, width and width + 1 + width % 2, channels
+
+
+@register
+class LRN(keras.layers.Layer):
+    """Local response normalisation across maps: `b_i = a_i / (k + alpha * sum_j a_j^2)^beta`, j over the `n` maps around i.
+
+    Args:
+        n: Number of neighbouring maps, odd; those beyond the first and last map count as 0.
+        k: Added constant, above 0.
+        alpha: Weight of the sum. Caffe and PyTorch divide theirs by `n`: give `alpha / n` for their nets.
+        beta: Exponent.
+
+    Input and output `(batch, height, width, maps)`, computed in at least float32: squares of activations overflow float16.
+
+    Source: Krizhevsky et al. 2012, section 3.3, whose constants are the defaults.
+    """
+
+    def __init__(self, n=5, k=2.0, alpha=1e-4, beta=0.75, **kwargs):
+        super().__init__(**kwargs)
+        if n < 1 or n % 2 == 0:
+            raise ValueError(f"{self.name}: n must be odd, so that map i is in the middle, not {n}")
+        self.n, self.k, self.alpha, self.beta = int(n), float(k), float(alpha), float(beta)
+
+    def call(self, x):
+        a = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+        squares = ops.pad(ops.square(a), [[0, 0]] * (a.ndim - 1) + [[self.n // 2, self.n // 2]])
+        total = sum(squares[..., i : i + a.shape[-1]] for i in range(self.n))
+        return ops.cast(a * ops.power(self.k + self.alpha * total, -self.beta), x.dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "n": self.n, "k": self.k, "alpha": self.alpha, "beta": self.beta}

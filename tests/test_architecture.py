@@ -100,9 +100,9 @@ def test_nets_run_without_tensorflow(backend):
 
 
 def test_importing_costs_little_more_than_keras():
-    """At most 0.3 s on top of Keras, the best of three tries since machines are noisy."""
+    """At most 0.3 s on top of Keras, the best of five tries since machines are noisy."""
     code = "import time, keras; start = time.perf_counter(); import cnn_zoo; print(time.perf_counter() - start)"
-    assert min(float(run(code).stdout) for _ in range(3)) < 0.3
+    assert min(float(run(code).stdout) for _ in range(5)) < 0.3
 
 
 def test_every_public_name_is_there_and_listed_once():

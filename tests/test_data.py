@@ -1,5 +1,7 @@
 """Data: every route to the input contract, and pipelines that are functions of seed and epoch."""
 
+import io
+import json
 import subprocess
 import sys
 import types
@@ -17,7 +19,9 @@ def mnist_like(tmp_path, rng):
     """A folder with a small mnist.npz in Keras' layout."""
     images = rng.integers(0, 256, (240, 28, 28)).astype("uint8")
     labels = (np.arange(240) % 10).astype("uint8")
-    np.savez(tmp_path / "mnist.npz", x_train=images[:200], y_train=labels[:200], x_test=images[200:], y_test=labels[200:])
+    np.savez(
+        tmp_path / "mnist.npz", x_train=images[:200], y_train=labels[:200], x_test=images[200:], y_test=labels[200:]
+    )
     return tmp_path
 
 
@@ -27,7 +31,11 @@ def test_digits_need_no_network():
     data = load("digits")
     images, labels = load_digits(return_X_y=True)
     assert len(data.train) == 1437 and len(data.test) == 360 and data.classes == tuple("0123456789")
-    assert data.train.images.dtype == np.uint8 and data.train.images.shape[1:] == (8, 8, 1) and data.train.images.max() == 255
+    assert (
+        data.train.images.dtype == np.uint8
+        and data.train.images.shape[1:] == (8, 8, 1)
+        and data.train.images.max() == 255
+    )
     ours = np.sort(np.concatenate([data.train.images, data.test.images]).reshape(1797, 64).sum(1))
     assert np.array_equal(ours, np.sort(np.rint(images * 255 / 16).sum(1)))
     assert np.bincount(np.concatenate([data.train.labels, data.test.labels])).tolist() == np.bincount(labels).tolist()
@@ -83,15 +91,31 @@ def test_missing_data_say_where_they_were_looked_for_and_what_to_do(monkeypatch,
         raise ConnectionError("Network is unreachable")
 
     fake_tfds(monkeypatch, offline)
-    with pytest.raises(DataError, match="mnist is not in .*Network is unreachable.*go online, or put mnist.npz.*CNN_ZOO_DATA"):
+    with pytest.raises(
+        DataError, match="mnist is not in .*Network is unreachable.*go online, or put mnist.npz.*CNN_ZOO_DATA"
+    ):
         load("mnist", data_dir=tmp_path)
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'cnn-zoo\[tfds\]'; or put mnist.npz"):
+        load("mnist")
+    monkeypatch.setenv("CNN_ZOO_DATA", "")  # set to nothing is not set, and never the current folder
+    np.savez(tmp_path / "mnist.npz")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MissingExtraError, match="mnist is not in the folder of TensorFlow Datasets"):
         load("mnist")
     with pytest.raises(DataError, match="not a folder: give the folder that holds mnist.npz"):
         load("mnist", data_dir=tmp_path / "nowhere")
     with pytest.raises(DataError, match="did you mean 'mnist'"):
         load("mnits")
+
+
+def test_packages_that_tensorflow_datasets_lacks_are_not_blamed_on_the_network(monkeypatch):
+    def incomplete(*_, **__):
+        raise ModuleNotFoundError("No module named 'importlib_resources'", name="importlib_resources")
+
+    fake_tfds(monkeypatch, incomplete)
+    with pytest.raises(MissingExtraError, match="lacks a package.*importlib_resources.*with pip, or put cifar10.npz"):
+        load("cifar10")
 
 
 def test_damaged_npz_files(tmp_path, mnist_like, rng):
@@ -108,6 +132,46 @@ def test_damaged_npz_files(tmp_path, mnist_like, rng):
     np.savez(path, **bad, x_test=bad["x_train"], y_test=np.array([0, 1]))
     with pytest.raises(DataError, match="training part of mnist.*labels run from 0 to 12 and the model has 10 classes"):
         load("mnist", data_dir=mnist_like)
+    for shape, message in [
+        ((2, 5, 5, 3), r"its images have shape \(5, 5, 3\), and mnist has \(28, 28, 1\)"),
+        ((2, 3, 4, 5, 6), "images must be"),
+        ((3, 28, 28), "3 images and labels of shape"),
+        ((0, 28, 28), "there are no images"),
+    ]:
+        np.savez(path, x_train=bad["x_train"], y_train=[0, 1], x_test=np.zeros(shape, "uint8"), y_test=[0, 1])
+        with pytest.raises(DataError, match=f"the test part of mnist from mnist.npz.*{message}"):
+            load("mnist", data_dir=mnist_like)
+    np.save(path, bad["x_train"])
+    path.with_suffix(".npz.npy").rename(path)  # an array is no archive of arrays
+    with pytest.raises(DataError, match="damaged or no .npz file"):
+        load("mnist", data_dir=mnist_like)
+
+
+def test_bytes_changed_anywhere_in_a_compressed_npz_are_found(tmp_path, rng):
+    """zipfile, zlib and the parser of NumPy's headers each have errors of their own."""
+    path = tmp_path / "mnist.npz"
+    x = rng.integers(0, 3, (20, 28, 28)).astype("uint8")
+    np.savez_compressed(path, x_train=x, y_train=np.arange(20) % 10, x_test=x, y_test=np.arange(20) % 10)
+    whole = path.read_bytes()
+    for place in range(30, 200):  # the first array: its name, its compressed header, its first pixels
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        try:
+            data = load("mnist", data_dir=tmp_path)
+        except DataError as error:
+            assert "mnist.npz" in str(error)
+        else:  # an unused field of the archive
+            assert np.array_equal(data.train.images[..., 0], x)
+
+
+def test_descriptions_are_plain_values_that_tell_data_apart():
+    images, labels = np.arange(160, dtype="uint8").reshape(10, 4, 4), np.arange(10) % 2
+    one = Data.from_arrays(images, labels, classes=["a", "b"], validation=0.4).describe()
+    assert json.loads(json.dumps(one)) == one
+    assert one["image_shape"] == [4, 4, 1] and one["dtype"] == "uint8" and one["classes"] == ["a", "b"]
+    assert one["train"]["per_class"] == [3, 3] and one["validation"]["images"] == 4 and "test" not in one
+    images[0, 0, 0] += 1
+    other = Data.from_arrays(images, labels, classes=["a", "b"], validation=0.4).describe()
+    assert [one[part]["sha256"] == other[part]["sha256"] for part in ("train", "validation")].count(False) == 1
 
 
 @pytest.mark.parametrize(
@@ -165,7 +229,9 @@ def test_batches_that_do_not_fit_a_model_say_the_remedy():
         check_batch(np.zeros((2, 8, 8), "uint8"))
     with pytest.raises(InputError, match="with 3 channel.*these have 1.*channels=1"):
         check_batch(np.zeros((2, 8, 8, 1), "uint8"), (8, 8, 3))
-    with pytest.raises(InputError, match=r"takes 28x28 images and these are 8x8: resize them \(data.resize\(\(28, 28\)\)\)"):
+    with pytest.raises(
+        InputError, match=r"takes 28x28 images and these are 8x8: resize them \(data.resize\(\(28, 28\)\)\)"
+    ):
         check_batch(np.zeros((2, 8, 8, 1), "uint8"), (28, 28, 1))
     check_batch(np.zeros((2, 8, 9, 1), "uint8"), (None, None, 1))
 
@@ -177,13 +243,23 @@ def test_resizing_and_padding(rng):
     assert np.array_equal(padded.train.images[:, 1:9, 1:7], images) and padded.train.images.sum() == images.sum()
     assert "padded with zeros from 8x6 to 11x8" in padded.source
     large = data.resize(24).train.images[..., 0]
-    twin = np.stack([np.asarray(Image.fromarray(i[..., 0]).resize((24, 24), Image.Resampling.BILINEAR)) for i in images])
+    twin = np.stack(
+        [np.asarray(Image.fromarray(i[..., 0]).resize((24, 24), Image.Resampling.BILINEAR)) for i in images]
+    )
     assert large.dtype == np.uint8 and np.abs(large.astype(int) - twin).max() <= 1
     assert data.resize((8, 6)) is data
     with pytest.raises(InputError, match="cannot pad 8x6 images to 4x4"):
         data.resize(4, how="pad")
     with pytest.raises(InputError, match="'bilinear' or 'pad', not 'crop'"):
         data.resize(4, how="crop")
+    for size, how in ((0, "bilinear"), (-8, "bilinear"), ((8, 8, 1), "pad"), ((9.5, 9.5), "pad")):
+        with pytest.raises(InputError, match="a size is a height and a width, whole numbers of at least 1"):
+            data.resize(size, how=how)
+    small = Data.from_arrays(images.astype("float32"), [0, 1, 1]).resize((4, 3)).train.images[..., 0]
+    twin = [Image.fromarray(i).resize((3, 4), Image.Resampling.BILINEAR) for i in images[..., 0].astype("float32")]
+    np.testing.assert_allclose(
+        small, np.stack([np.asarray(i) for i in twin]), atol=1e-3
+    )  # antialiased as Pillow does it
 
 
 def numbered(count, size=4):
@@ -208,6 +284,20 @@ def test_every_epoch_is_a_function_of_seed_and_epoch():
     assert int(pipeline(split, 8, epochs=3).cardinality()) == 12
     images, _ = next(iter(pipeline(split, 8)))
     assert images.dtype == "uint8"
+    assert labels_of(pipeline(split, 8, shuffle=True, seed=3, epochs=4, prefetch=False)) == whole
+    assert labels_of(pipeline(split, 8, first_epoch=3, epochs=3)) == []
+    for wrong in (0, -1, 2.5, "8"):
+        with pytest.raises(InputError, match="batch_size must be a whole number of at least 1"):
+            pipeline(split, wrong)
+
+
+@pytest.mark.parametrize("augment", [None, "digits"])
+def test_batches_have_a_known_shape_but_for_their_number(augment):
+    """Augmentation must not forget height and width, which a net's first dense layer needs."""
+    dataset = pipeline(numbered(20, 8), 8, augment=augment)
+    images, labels = dataset.element_spec
+    assert images.shape.as_list() == [None, 8, 8, 1] and labels.shape.as_list() == [None] and labels.dtype == "int64"
+    assert dataset.options().deterministic
 
 
 def test_augmentation_is_a_function_of_seed_and_epoch_too(rng):
@@ -221,8 +311,13 @@ def test_augmentation_is_a_function_of_seed_and_epoch_too(rng):
     assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
     assert not np.array_equal(one[0], other[0])
     assert all(np.array_equal(a, b) for a, b in zip(one[3:], resumed, strict=True))
-    with pytest.raises(InputError, match="no augmentation 'flips'; there are: digits"):
+    with pytest.raises(InputError, match=r"no augmentation 'flips' \(there are: digits; or give a function\)"):
         pipeline(split, 8, augment="flips")
+    with pytest.raises(InputError, match="no augmentation 'digit'; did you mean 'digits'?"):
+        pipeline(split, 8, augment="digit")
+    seeds = []
+    pipeline(split, 8, augment=lambda batch, seed: (seeds.append(seed), batch)[1])
+    assert seeds[0].dtype == "int32" and seeds[0].shape == (2,)
     doubled = next(iter(pipeline(split, 8, augment=lambda batch, seed: batch // 2)))[0]
     assert np.array_equal(doubled, split.images[:8] // 2)
 
@@ -251,7 +346,9 @@ def pictures(tmp_path, rng):
     return tmp_path, rgb
 
 
-@pytest.mark.parametrize(("suffix", "tolerance"), [("png", 0), ("bmp", 0), ("tiff", 0), ("webp", 0), ("jpg", 12), ("gif", 60)])
+@pytest.mark.parametrize(
+    ("suffix", "tolerance"), [("png", 0), ("bmp", 0), ("tiff", 0), ("webp", 0), ("jpg", 12), ("gif", 60)]
+)
 def test_every_format_is_read(pictures, suffix, tolerance):
     folder, rgb = pictures
     image = read_image(folder / f"a.{suffix}")
@@ -275,9 +372,52 @@ def test_gray_palette_alpha_and_16_bit_files(tmp_path, rng):
     rgba = rng.integers(0, 256, (9, 7, 4)).astype("uint8")
     Image.fromarray(rgba).save(tmp_path / "rgba.png")
     assert np.array_equal(read_image(tmp_path / "rgba.png"), rgba)
+    assert np.array_equal(read_image(tmp_path / "deep.png", (9, 7, 4))[..., 3], np.full((9, 7), 255))  # opaque
+    Image.frombytes("I;16B", (7, 9), deep.astype(">u2").tobytes()).save(tmp_path / "motorola.tiff")
+    assert (tmp_path / "motorola.tiff").read_bytes()[:2] == b"MM"  # the other byte order, as microscopes write it
+    np.testing.assert_allclose(read_image(tmp_path / "motorola.tiff")[..., 0], deep / 257, atol=1e-3)
     Image.fromarray(rgba[..., :3]).quantize(16).save(tmp_path / "palette.png")
     expected = np.asarray(Image.open(tmp_path / "palette.png").convert("RGB"))
     assert np.array_equal(read_image(tmp_path / "palette.png"), expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (np.full((4, 4), 70000, "int32"), "from 70000 to 70000, and integer images must hold 0..65535"),
+        (np.full((4, 4), -1, "int32"), "from -1 to -1, and integer"),
+        (np.full((4, 4), 255.5, "float32"), "from 255.5 to 255.5, and float images must hold 0..255"),
+        (np.full((4, 4), np.nan, "float32"), "from nan to nan"),
+    ],
+)
+def test_files_whose_values_no_rule_brings_to_0_to_255_are_refused(tmp_path, values, words):
+    Image.fromarray(values).save(tmp_path / "a.tiff")
+    with pytest.raises(DataError, match=f"a.tiff.*{words}.*the same for all images"):
+        read_image(tmp_path / "a.tiff")
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 2}, {"quality": 40}])
+def test_jpeg_decoding_is_pillows(pictures, options):
+    """Pillow decodes with the same exact inverse transform, but rounds gray values."""
+    import tensorflow as tf
+
+    buffer = io.BytesIO()
+    Image.fromarray(pictures[1]).save(buffer, "JPEG", **options)
+    twin = Image.open(buffer)
+    decode = tf.function(lambda contents: decode_bytes(contents, (40, 30, 3)))
+    rgb = decode(buffer.getvalue())
+    assert rgb.shape == (40, 30, 3) and np.abs(rgb.numpy() - np.asarray(twin)).max() <= 1
+    gray = decode_bytes(buffer.getvalue(), (40, 30, 1)).numpy()[..., 0]
+    assert np.abs(gray - np.asarray(twin.convert("L"))).max() <= 1.5
+
+
+def test_photographs_of_telephones_are_read_as_an_exported_model_reads_them(pictures):
+    """Their .jpg is often an MPO: a JPEG with a second picture behind."""
+    folder, rgb = pictures
+    second = Image.new("RGB", (30, 40))
+    Image.fromarray(rgb).save(folder / "m.jpg", format="MPO", save_all=True, append_images=[second])
+    contents = (folder / "m.jpg").read_bytes()
+    assert np.array_equal(read_image(folder / "m.jpg", (20, 20, 3)), decode_bytes(contents, (20, 20, 3)).numpy())
 
 
 def test_bytes_in_the_graph_equal_files(pictures):
@@ -297,20 +437,49 @@ def test_files_that_cannot_be_read_are_named(pictures, monkeypatch):
     (folder / "text.png").write_text("not an image")
     (folder / "cut.jpg").write_bytes((folder / "a.jpg").read_bytes()[:400])
     (folder / "half.png").write_bytes((folder / "a.png").read_bytes()[:1500])
+    (folder / "tail.png").write_bytes((folder / "a.png").read_bytes()[:-12])  # Pillow reads it, TensorFlow does not
     for name, message in [
         ("empty.png", "is empty"), ("text.png", "is not an image"), ("cut.jpg", "is damaged"), ("half.png", "is damaged"),
+        ("tail.png", "is damaged"),
         ("none.png", "there is no image"),
     ]:  # fmt: skip
         with pytest.raises(DataError, match=f"{name}.*{message}|{message}.*{name}"):
             read_image(folder / name)
-    with pytest.raises(DataError, match="4 image.*cut.jpg.*empty.png.*half.png.*text.png"):
+    with pytest.raises(DataError, match="5 image.*cut.jpg.*empty.png.*half.png.*tail.png.*text.png"):
         read_images(folder, (8, 8, 1))
-    with pytest.warns(UserWarning, match="left out 4 image"):
+    with pytest.warns(UserWarning, match="left out 5 image"):
         paths, images = read_images(folder, (8, 8, 1), on_error="skip")
-    assert [p.name for p in paths] == ["a.bmp", "a.gif", "a.jpg", "a.png", "a.tiff", "a.webp"] and images.shape == (6, 8, 8, 1)
+    assert [p.name for p in paths] == ["a.bmp", "a.gif", "a.jpg", "a.png", "a.tiff", "a.webp"] and images.shape == (
+        6,
+        8,
+        8,
+        1,
+    )
+    with pytest.warns(UserWarning, match="left out 1 image"):
+        paths, images = read_images(folder / "text.png", (None, None, 3), on_error="skip")
+    assert paths == [] and images.shape == (0, 0, 0, 3)
+    with pytest.raises(InputError, match="'raise' or 'skip', not 'ignore'"):
+        read_images(folder, (8, 8, 1), on_error="ignore")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(DataError, match="claims to be larger than 100 pixels"):
         read_image(folder / "a.png")
+
+
+def test_images_of_several_sizes_need_one_to_be_brought_to(pictures):
+    folder, rgb = pictures
+    Image.fromarray(rgb[:9]).save(folder / "b.png")
+    with pytest.raises(DataError, match="differ in size.*give the height and width"):
+        read_images([folder / "a.png", folder / "b.png"], (None, None, 3))
+    assert read_images([folder / "a.png"] * 2, (None, None, 3))[1].shape == (2, 40, 30, 3)
+
+
+def test_files_that_may_not_be_read_say_so(pictures, monkeypatch):
+    def forbidden(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", forbidden)
+    with pytest.raises(DataError, match=r"a.png' cannot be read \(Permission denied\): check its permissions"):
+        read_image(pictures[0] / "a.png")
 
 
 def test_listing_images(pictures, tmp_path):

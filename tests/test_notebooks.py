@@ -26,7 +26,9 @@ def test_a_notebook_runs(path, tmp_path, monkeypatch):
 def test_a_notebook_is_stored_with_its_outputs(path):
     notebook = nbformat.read(path, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source]
-    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1)), "run it from top to bottom and save it"
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1)), (
+        "run it from top to bottom and save it"
+    )
     outputs = [output for cell in code for output in cell.outputs]
     assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 1

@@ -1,5 +1,7 @@
 """Random changes to batches of images, inside `tf.data`, as functions of a seed."""
 
+import difflib
+
 from cnn_zoo.errors import InputError
 
 
@@ -31,7 +33,7 @@ def digits(images, seed):
     x, y = (width - 1) / 2, (height - 1) / 2
     zero = tf.zeros_like(a)
     matrices = tf.stack([a, b, x - a * x - b * y + shift_x, c, d, y - c * x - d * y + shift_y, zero, zero], axis=1)
-    return tf.raw_ops.ImageProjectiveTransformV3(
+    moved = tf.raw_ops.ImageProjectiveTransformV3(
         images=tf.cast(images, tf.float32),
         transforms=matrices,
         output_shape=shape[1:3],
@@ -39,6 +41,7 @@ def digits(images, seed):
         interpolation="BILINEAR",
         fill_mode="CONSTANT",
     )
+    return tf.ensure_shape(moved, images.shape)  # the operation forgets height and width
 
 
 AUGMENTATIONS = {"digits": digits}
@@ -53,7 +56,9 @@ def augmentation(augment):
     if augment is None or callable(augment):
         return augment
     if augment not in AUGMENTATIONS:
+        close = difflib.get_close_matches(str(augment).lower(), AUGMENTATIONS, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
         raise InputError(
-            f"there is no augmentation {augment!r}; there are: {', '.join(AUGMENTATIONS)}, or give a function"
+            f"there is no augmentation {augment!r}{hint} (there are: {', '.join(AUGMENTATIONS)}; or give a function)"
         )
     return AUGMENTATIONS[augment]

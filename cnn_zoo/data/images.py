@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cnn_zoo.errors import DataError, InputError
+from cnn_zoo.errors import DataError, InputError, ZooError
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
@@ -59,14 +59,19 @@ def read_image(path, shape=None) -> np.ndarray:
         A float32 array, values 0..255.
 
     Raises:
-        DataError: The file is missing, empty, damaged, too large to be true, or not an image.
+        DataError: The file is missing, empty, damaged, too large to be true, not an image, or holds numbers that no rule brings to 0..255.
+        InputError: `shape` asks for other than 1, 3 or 4 channels.
     """
+    import tensorflow as tf
     from PIL import Image, UnidentifiedImageError
 
     path = Path(path)
     if not path.is_file():
         raise DataError(f"there is no image {str(path)!r}")
-    contents = path.read_bytes()
+    try:
+        contents = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{str(path)!r} cannot be read ({error.strerror}): check its permissions") from error
     if not contents:
         raise DataError(f"{str(path)!r} is empty (0 bytes): get the file again")
     try:
@@ -76,40 +81,44 @@ def read_image(path, shape=None) -> np.ndarray:
                 image.load()  # finds truncated files, which TensorFlow decodes to gray
                 kind, mode = image.format, image.mode
                 if shape is None:
-                    shape = (None, None, {"L": 1, "1": 1, "I;16": 1, "I": 1, "F": 1, "RGBA": 4}.get(mode, 3))
+                    gray = mode in ("L", "1", "F") or mode.startswith("I")
+                    shape = (None, None, 1 if gray else 4 if mode == "RGBA" else 3)
                 check_channels(shape[2])
-                if (
-                    kind in ("PNG", "JPEG")
-                    and mode not in ("I;16", "I", "CMYK")
-                    and not (kind == "JPEG" and shape[2] == 4)
-                ):
+                # MPO is what telephones write as .jpg: a JPEG with more pictures behind the first.
+                ordinary = kind in ("JPEG", "MPO") and mode != "CMYK" and shape[2] != 4
+                if ordinary or (kind == "PNG" and not mode.startswith("I")):
                     return decode_bytes(contents, shape).numpy()
-                values = _values(image, shape[2])
+                values = _values(image, shape[2], path)
+    except ZooError:
+        raise
     except UnidentifiedImageError as error:
         raise DataError(f"{str(path)!r} is not an image that can be read ({', '.join(IMAGE_SUFFIXES)})") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise DataError(
             f"{str(path)!r} claims to be larger than {Image.MAX_IMAGE_PIXELS:,} pixels: is it genuine?"
         ) from error
-    except (OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
+    except tf.errors.InvalidArgumentError as error:  # Pillow forgives what an exported model will not
+        raise DataError(f"{str(path)!r} is damaged ({kind} data that end or break off): get the file again") from error
+    except Exception as error:  # damaged bytes raise what Pillow's readers like: struct.error, IndexError, ...
         raise DataError(f"{str(path)!r} is damaged ({error}): get the file again") from error
     if shape[0] is not None:
         values = resize(values[None], shape[:2])[0]
     return values
 
 
-def _values(image, channels):
+def _values(image, channels, path):
     """A Pillow image as float32 `(height, width, channels)`, 0..255."""
-    if image.mode in ("I;16", "I", "F"):
-        values = np.asarray(image).astype("float32")
-        if image.mode == "F":
-            if values.min() < 0 or values.max() > 255:
-                raise ValueError("a float image must hold values 0..255")
-        else:
-            values = values / 257
-        return np.repeat(values[..., None], channels, axis=-1)
+    if image.mode == "F" or image.mode.startswith("I"):  # I is 32-bit, I;16 and I;16B are 16-bit
+        values = np.asarray(image)
+        most = 255 if image.mode == "F" else 65535
+        if not (values.min() >= 0 and values.max() <= most):  # so put, NaN does not pass
+            raise DataError(
+                f"{str(path)!r} holds values from {values.min():.6g} to {values.max():.6g}, and {'float' if most == 255 else 'integer'} "
+                f"images must hold 0..{most}: bring them to that range by a rule that is the same for all images"
+            )
+        values = (values if image.mode == "F" else values / 257).astype("float32")[..., None]
+        color = np.repeat(values, min(channels, 3), axis=-1)
+        return color if channels != 4 else np.concatenate([color, np.full_like(values, 255)], axis=-1)
     if channels == 4:
         return np.asarray(image.convert("RGBA")).astype("float32")
     values = np.asarray(image.convert("RGB")).astype("float32")
@@ -146,14 +155,14 @@ def read_images(source, shape, on_error: str = "raise") -> tuple[list[Path], np.
 
     Args:
         source: A path, a folder or a list, as for `list_images`.
-        shape: `(height, width, channels)` of all of them.
+        shape: `(height, width, channels)` of all of them; height and width may be None where the files are of one size.
         on_error: `"raise"` names all unreadable files in one error; `"skip"` leaves them out with a warning.
 
     Returns:
-        The paths that were read, and a float32 array `(n, height, width, channels)`, values 0..255.
+        The paths that were read, and a float32 array `(n, height, width, channels)`, values 0..255; n is 0 where all were left out.
 
     Raises:
-        DataError: See `on_error`; or nothing is left.
+        DataError: See `on_error`; an empty folder; or the files differ in size and `shape` does not say which to bring them to.
         InputError: `on_error` is neither.
     """
     if on_error not in ("raise", "skip"):
@@ -170,13 +179,18 @@ def read_images(source, shape, on_error: str = "raise") -> tuple[list[Path], np.
         if on_error == "raise":
             raise DataError(f"{len(problems)} image(s) cannot be read: {shown}. Mend or remove them, or skip them")
         warnings.warn(f"left out {len(problems)} image(s): {shown}", stacklevel=2)
-    return paths, np.stack(images) if images else np.zeros((0, *shape), "float32")
+    if not images:
+        return paths, np.zeros((0, *(side or 0 for side in shape)), "float32")
+    if len(sizes := {image.shape[:2] for image in images}) > 1:
+        raise DataError(f"the images differ in size ({len(sizes)} sizes): give the height and width to bring them to")
+    return paths, np.stack(images)
 
 
 def resize(images: np.ndarray, size) -> np.ndarray:
     """Bilinear, antialiased resizing of a batch; uint8 is rounded and stays uint8."""
     import tensorflow as tf
 
+    _check_size(size)
     resized = np.concatenate(
         [
             tf.image.resize(part, size, antialias=True).numpy()
@@ -188,9 +202,15 @@ def resize(images: np.ndarray, size) -> np.ndarray:
 
 def pad(images: np.ndarray, size) -> np.ndarray:
     """Centre a batch on zeros; an odd difference puts the larger part below and to the right."""
+    _check_size(size)
     extra = [want - have for want, have in zip(size, images.shape[1:3], strict=True)]
     if min(extra) < 0:
         raise InputError(
             f"cannot pad {images.shape[1]}x{images.shape[2]} images to {size[0]}x{size[1]}: use how='bilinear'"
         )
     return np.pad(images, [(0, 0), *((e // 2, e - e // 2) for e in extra), (0, 0)])
+
+
+def _check_size(size):
+    if len(size) != 2 or not all(hasattr(side, "__index__") and side >= 1 for side in size):
+        raise InputError(f"a size is a height and a width, whole numbers of at least 1, not {size!r}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cnn_zoo.data.arrays import Data, Split, _stratified, to_contract
+from cnn_zoo.data.arrays import Data, Split, _labels, _stratified, to_contract
 from cnn_zoo.errors import DataError, MissingExtraError, require
 
 TEN = tuple("0123456789")
@@ -19,6 +19,7 @@ DATASETS = {  # name -> class names
     ),
     "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
 }  # fmt: skip
+_SHAPES = {"mnist": (28, 28, 1), "fashion_mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 
 
 def load(name: str, *, data_dir=None, size=None, how: str = "bilinear", validation: float = 0.0, seed: int = 0) -> Data:
@@ -64,7 +65,7 @@ def _digits():
 
 
 def _known(name, data_dir):
-    folder = data_dir or os.environ.get("CNN_ZOO_DATA")
+    folder = data_dir or os.environ.get("CNN_ZOO_DATA") or None
     if folder is not None:
         folder = Path(folder).expanduser()
         if not folder.is_dir():
@@ -81,13 +82,15 @@ def _known(name, data_dir):
 def _from_npz(name, path):
     keys = ("x_train", "y_train", "x_test", "y_test")
     try:
+        if not zipfile.is_zipfile(path):
+            raise DataError(f"{str(path)!r} is damaged or no .npz file: get it again")
         with open(path, "rb") as whole, np.load(whole, allow_pickle=False) as file:
             if missing := [key for key in keys if key not in file]:
                 raise DataError(f"{str(path)!r} lacks {', '.join(missing)}: it must hold {', '.join(keys)}")
             arrays = [file[key] for key in keys]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        if isinstance(error, DataError):
-            raise
+    except DataError:
+        raise
+    except Exception as error:  # damaged bytes raise what zipfile, zlib or the tokenizer of NumPy's headers likes
         raise DataError(f"{str(path)!r} is damaged or no .npz file ({error}): get it again") from error
     return _data(name, *arrays, f"{name} from {path.name}")
 
@@ -106,6 +109,11 @@ def _from_tfds(name, folder):
             datasets.as_numpy(datasets.load(name, split=part, batch_size=-1, data_dir=folder and str(folder)))
             for part in ("train", "test")
         ]
+    except ImportError as error:  # it imports some of what it needs only when it downloads
+        raise MissingExtraError(
+            f"{name} is not in {place} and TensorFlow Datasets lacks a package that it needs to get it ({error}): "
+            f"install that package with pip, or {remedy}"
+        ) from error
     except Exception as error:  # the network, a proxy, a disk: its own classes are many
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise DataError(
@@ -117,13 +125,14 @@ def _from_tfds(name, folder):
 
 def _data(name, x_train, y_train, x_test, y_test, origin):
     classes = DATASETS[name]
-    splits = []
+    splits, rules = [], []
     for part, images, labels in (("training", x_train, y_train), ("test", x_test, y_test)):
         try:
-            whole = Data.from_arrays(images, labels, classes=classes)
+            images, rule = to_contract(images)
+            if images.shape[1:] != _SHAPES[name]:
+                raise DataError(f"its images have shape {images.shape[1:]}, and {name} has {_SHAPES[name]}")
+            splits.append(Split(images, _labels(labels, len(images), classes)))
         except ValueError as error:
             raise DataError(f"the {part} part of {origin} is not what it should be: {error}") from error
-        splits.append(whole.train)
-    if splits[0].images.shape[1:] != splits[1].images.shape[1:]:
-        raise DataError(f"training and test images of {origin} differ in shape")
-    return Data(name, splits[0], None, splits[1], classes, f"{origin}, {to_contract(x_train[:1])[1]}")
+        rules.append(rule)
+    return Data(name, splits[0], None, splits[1], classes, f"{origin}, {rules[0]}")
