@@ -75,7 +75,8 @@ class Data:
             seed: Of both splits.
 
         Raises:
-            DataError: Empty arrays, other ranks or lengths, values outside 0..255 or not finite, labels that are not integers in range.
+            DataError: Empty arrays, other ranks or lengths, or a class too small for the splits.
+            InputError: Values outside 0..255 or not finite, labels that are not integers in range.
         """
         images, rule = to_contract(images)
         labels = _labels(labels, len(images), classes)
@@ -117,7 +118,7 @@ class Data:
         """
         from cnn_zoo.data.images import pad, resize
 
-        size = (size, size) if isinstance(size, int) else tuple(size)
+        size = (size, size) if np.ndim(size) == 0 else tuple(size)
         change = {"bilinear": resize, "pad": pad}.get(how)
         if change is None:
             raise InputError(f"how is 'bilinear' or 'pad', not {how!r}")
