@@ -237,8 +237,15 @@ def _preprocess(inputs, preset):
 
 def _fitting(model_of, spec, size):
     """`model_of(size)`, or an error that says the smallest size that would do."""
+
+    def whole(size):
+        model = model_of(size)
+        if None not in size and any(0 in layer.output.shape for layer in model.layers):  # older Keras lets maps vanish
+            raise ValueError(f"nothing is left of {size[0]}x{size[1]} pixels")
+        return model
+
     try:
-        return model_of(size)
+        return whole(size)
     except ValueError as error:
         if isinstance(error, InputError) or size == spec.size:
             raise
@@ -250,7 +257,7 @@ def _fitting(model_of, spec, size):
         while high - low > 1:
             middle = (low + high) // 2
             try:
-                model_of((middle, middle))
+                whole((middle, middle))
                 high = middle
             except ValueError:
                 low = middle
