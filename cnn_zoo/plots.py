@@ -31,11 +31,12 @@ def curves(history, save=None) -> Picture:
         save: PNG file to write.
 
     Raises:
-        InputError: No epochs.
+        InputError: No epochs, or a history without loss or accuracy.
     """
     history = getattr(history, "history", history)
-    if not history.get("loss"):
-        raise InputError("there is no epoch to draw yet")
+    missing = [key for key in ("loss", "accuracy") if not len(history.get(key, ()))]
+    if missing:
+        raise InputError(f"there is no epoch to draw yet, or it has no {' and no '.join(missing)}")
     epochs = np.arange(1, len(history["loss"]) + 1)
     figure = Picture(figsize=(9, 3.6), layout="constrained")
     for axes, key, title in zip(figure.subplots(1, 2), ("loss", "accuracy"), ("Loss", "Accuracy")):
@@ -52,8 +53,8 @@ def curves(history, save=None) -> Picture:
             axes.plot(
                 best + 1, value, "*", color=VALIDATION, markersize=12, label=f"best: {value:.4f}, epoch {best + 1}"
             )
-        axes.set(title=title, xlabel="epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set(title=title, xlabel="epoch", xlim=(0.5, len(epochs) + 0.5))
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
@@ -74,7 +75,7 @@ def prediction_grid(images, probabilities, labels=None, classes=None, *, count: 
         save: PNG file to write.
 
     Raises:
-        InputError: No images, or arrays of different length.
+        InputError: No images, arrays of different length, or names or labels that do not fit the probabilities.
     """
     images, probabilities = np.asarray(images), np.asarray(probabilities)
     if not len(images) or len(images) != len(probabilities) or (labels is not None and len(labels) != len(images)):
@@ -83,6 +84,11 @@ def prediction_grid(images, probabilities, labels=None, classes=None, *, count: 
         )
     predicted, confidence = probabilities.argmax(-1), probabilities.max(-1)
     names = [str(name) for name in (range(probabilities.shape[-1]) if classes is None else classes)]
+    if len(names) != probabilities.shape[-1]:
+        raise InputError(f"the probabilities are of {probabilities.shape[-1]} classes and {len(names)} names are given")
+    if labels is not None and not np.isin(labels, range(len(names))).all():
+        raise InputError(f"labels must be 0..{len(names) - 1}, and these run from {np.min(labels)} to {np.max(labels)}")
+    names = _shortened(names)
     order = np.arange(len(images))
     title = f"{len(images):,} images"
     if labels is not None:
@@ -136,13 +142,15 @@ def confusion_matrix(confusion, classes=None, save=None) -> Picture:
     if len(names) != count:
         raise InputError(f"the confusion matrix has {count} classes and {len(names)} names are given")
     fraction = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
-    side = min(14, max(3.5, 0.5 * count + 1.2))
-    figure = Picture(figsize=(side + 0.8, side), layout="constrained")
+    names = _shortened(names)
+    letters = max(map(len, names))
+    rotation = 90 if letters > 3 and (count > 4 or letters > 10) else 0
+    side, room = min(14, max(3.5, 0.5 * count + 1.2)), 0.085 * letters  # inches: the table, and the names beside it
+    figure = Picture(figsize=(side + room + 0.8, side + (room if rotation else 0)), layout="constrained")
     axes = figure.subplots()
     picture = axes.imshow(fraction, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(picture, ax=axes, fraction=0.045, label="fraction of the true class")
     step = -(-count // 40)
-    rotation = 90 if max(map(len, names)) > 3 and count > 4 else 0
     axes.set_xticks(range(0, count, step), names[::step], rotation=rotation)
     axes.set_yticks(range(0, count, step), names[::step])
     axes.set(xlabel="predicted", ylabel="true")
@@ -153,6 +161,10 @@ def confusion_matrix(confusion, classes=None, save=None) -> Picture:
                     color = "white" if fraction[row, column] > 0.5 else "black"
                     axes.text(column, row, confusion[row, column], ha="center", va="center", color=color, fontsize=8)
     return _finish(figure, save)
+
+
+def _shortened(names, longest=28):
+    return [name if len(name) <= longest else f"{name[: longest - 1]}…" for name in names]
 
 
 def _columns(count):

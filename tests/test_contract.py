@@ -3,6 +3,7 @@
 The fast tier builds every row and runs the smallest row of each family for real; `-m slow` runs all of them.
 """
 
+import functools
 import math
 
 import keras
@@ -39,6 +40,7 @@ def _param(test, name, slow):
     return pytest.param(name, marks=marks)
 
 
+@functools.cache
 def small_size(name):
     """An odd side, as small as the net can take, so that real runs are quick."""
     for side in (33, 65, 97, 129):

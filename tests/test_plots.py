@@ -78,3 +78,29 @@ def test_a_class_without_images_is_drawn_as_zero():
 
 def test_a_notebook_shows_a_figure_as_png():
     assert plots.curves(HISTORY)._repr_png_().startswith(b"\x89PNG")
+
+
+def test_one_epoch_and_long_names_stay_readable():
+    figure = plots.curves({key: values[:1] for key, values in HISTORY.items()})
+    figure.draw_without_rendering()
+    assert all(float(tick).is_integer() for axes in figure.axes for tick in axes.get_xticks() if 0.5 <= tick <= 1.5)
+    names = ["Lepidoptera: Nymphalidae (brush-footed)", "Coleoptera", "Hymenoptera: Apidae"]
+    figure = plots.confusion_matrix(np.diag([9, 5, 7]), names)
+    figure.draw_without_rendering()
+    axes, page = figure.axes[0], figure.bbox
+    assert axes.get_window_extent().width > 0.4 * page.width  # the names do not squeeze the table
+    assert axes.get_yticklabels()[0].get_text() == "Lepidoptera: Nymphalidae (b…"
+    boxes = [tick.get_window_extent() for tick in (*axes.get_xticklabels(), *axes.get_yticklabels())]
+    assert all(box.x0 >= 0 and box.y0 >= 0 and box.x1 <= page.width and box.y1 <= page.height for box in boxes)
+    below = boxes[:3]
+    assert not any(left.overlaps(right) for left, right in zip(below, below[1:]))
+
+
+def test_a_grid_or_curve_that_does_not_fit_is_refused():
+    images, probabilities = np.zeros((3, 8, 8, 1)), np.eye(3)
+    with pytest.raises(InputError, match="3 classes and 2 names"):
+        plots.prediction_grid(images, probabilities, classes=["a", "b"])
+    with pytest.raises(InputError, match="labels must be 0..2, and these run from 1 to 3"):
+        plots.prediction_grid(images, probabilities, [1, 2, 3])
+    with pytest.raises(InputError, match="no accuracy"):
+        plots.curves({"loss": [1.0]})

@@ -185,13 +185,16 @@ def test_a_disk_that_fills_up_in_the_middle_leaves_the_last_epoch_whole(data, tm
     [
         ({"epochs": 0}, "epochs of a recipe must be a whole number of at least 1, not 0"),
         ({"batch_size": 2.5}, "batch_size"),
-        ({"learning_rate": -1}, "learning_rate of a recipe must be above 0"),
+        ({"learning_rate": -1}, "learning_rate of a recipe must be a finite number above 0"),
         ({"optimizer": "lion"}, "optimizer of a recipe must be one of adam, adamw, sgd"),
         ({"schedule": "step"}, "schedule"),
         ({"validation": 1}, "validation of a recipe must be at least 0 and below 1"),
         ({"warmup": 0.1}, "warmup of a recipe must be 0 with the schedule 'constant'"),
         ({"weight_decay": 0.1}, "use 'adamw'"),
         ({"seed": -1}, "seed"),
+        ({"learning_rate": float("inf")}, "a finite number above 0, not inf"),
+        ({"augment": "digit"}, "augment of a recipe must be one of None, digits, not 'digit'"),
+        ({"augment": abs}, "augment of a recipe must be one of"),
         ({"epoch": 3}, "no field 'epoch'; did you mean 'epochs'"),
     ],
 )
@@ -203,6 +206,8 @@ def test_recipes_refuse_what_makes_no_sense(changes, message):
 def test_recipes_by_name_and_as_plain_values():
     with pytest.raises(InputError, match="no recipe 'good'; there are: lecture, best"):
         recipe("good")
+    with pytest.raises(InputError, match="or a Recipe.*, not dict"):
+        recipe({"epochs": 3})
     best = recipe("best", epochs=2)
     assert Recipe.from_dict(json.loads(json.dumps(best.to_dict()))) == best and best.epochs == 2
     lecture = cnn_zoo.RECIPES["lecture"]
@@ -258,3 +263,50 @@ def test_models_are_loaded_from_runs_and_files_or_the_error_says_why(tmp_path):
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(InputError, match="run.json.*is damaged"):
         Run.load(tmp_path)
+
+
+def test_the_step_that_ruins_the_weights_reaches_no_checkpoint(data, tmp_path):
+    """One step an epoch: its loss is taken before the weights explode, so only the validation or the weights tell."""
+    one_step = QUICK.replace(batch_size=256, optimizer="sgd", learning_rate=1e30)
+    with pytest.raises(TrainingStopped, match="the val_loss became (nan|inf) in epoch 1; no epoch was finished"):
+        fit(small_model(None), data, one_step, run=tmp_path / "a", verbose=0)
+    with pytest.raises(TrainingStopped, match="the weights became infinite or NaN in epoch 1"):
+        fit(small_model(None), data, one_step.replace(validation=0, learning_rate=1e39), run=tmp_path / "b", verbose=0)
+    for folder in ("a", "b"):
+        assert Run.load(tmp_path / folder).status == "diverged"
+        assert not (tmp_path / folder / "last.keras").exists() and not (tmp_path / folder / "best.keras").exists()
+
+
+class Twice(L.Layer):
+    """A layer that nobody registered."""
+
+    def call(self, inputs):
+        return inputs * 2
+
+
+def test_layers_that_are_not_registered_train_and_get_their_best_weights_back(data, tmp_path):
+    inputs = keras.Input((12, 12, 1))
+    model = keras.Model(inputs, L.Dense(3)(L.Flatten()(Twice()(L.Rescaling(1 / 255)(inputs)))))
+    run = fit(model, data, QUICK.replace(restore_best=True), run=tmp_path / "run", verbose=0)
+    assert run.status == "finished"
+    with pytest.raises(InputError, match="register_keras_serializable"):
+        load_model(tmp_path / "run")
+
+
+def test_a_dataset_that_does_not_fit_is_refused_before_training(data, tmp_path):
+    import tensorflow as tf
+
+    def refused(images, labels, message, batch=16):
+        dataset = tf.data.Dataset.from_tensor_slices((images, labels))
+        with pytest.raises(InputError, match=message):
+            fit(small_model(), dataset.batch(batch) if batch else dataset, QUICK, run=tmp_path / "run", verbose=0)
+
+    images, labels = data.train.images, data.train.labels
+    refused(images[:, :8], labels, r"takes batches of shape \(None, 12, 12, 1\)")
+    refused(images, labels, "batch\\(\\) it", batch=None)
+    refused(images, np.eye(3)[labels], "one-hot labels")
+    with pytest.raises(InputError, match="a tf.data.Dataset, not tuple"):
+        fit(small_model(), (images, labels), QUICK, run=tmp_path / "run", verbose=0)
+    with pytest.raises(InputError, match="must yield batches"):
+        fit(small_model(), tf.data.Dataset.from_tensor_slices(images).batch(4), QUICK, run=tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run").exists()

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from cnn_zoo.classifier import check_classifier, output_kind
 from cnn_zoo.data import Data, check_batch, pipeline
@@ -57,7 +58,8 @@ def fit(
         recipe: The name of a recipe, or a `Recipe`.
         validation: With a `tf.data.Dataset`, another one to validate on.
         run: The folder. Default: `runs/<model>-<recipe>-<time>`.
-        resume: Go on with the run in that folder; model, data and recipe must be those it was started with.
+        resume: Go on with the run in that folder; model, data and recipe must be those it was started with. Only `epochs` may be raised,
+            where the schedule is constant. A run that has ended trains no further.
         callbacks: More Keras callbacks.
         verbose: 0, 1 (progress bar), 2 (a line an epoch), or "auto": a bar at a terminal and in a notebook, lines in a file.
         about: Anything worth keeping in run.json, as plain values.
@@ -84,7 +86,7 @@ def fit(
         classes, described = list(data.classes), data.describe()
         steps = math.ceil(len(data.train) / recipe.batch_size)
     else:
-        steps, described = _describe_dataset(data)
+        steps, described = _describe_dataset(model, data)
     folder = Path(run or Path("runs") / f"{model.name}-{recipe.name}-{datetime.now():%Y%m%d-%H%M%S}")
     _check_folder(folder, resume)
 
@@ -100,11 +102,21 @@ def fit(
     keeper.set_model(model)
     if resume:
         keeper.resume()
-        if keeper.status in ("finished", "stopped early"):
-            return Run.load(folder)
     else:
         keeper.start()
+    if not keeper.ended():
+        _train(model, data, validation, recipe, steps, keeper, callbacks, verbose)
+    elif verbose:
+        print(f"{str(folder)!r} has ended after {keeper.epoch} epochs: there is nothing left to train")
+    if recipe.restore_best and keeper.best_epoch:
+        # Into the model that is there: loading a model would need each layer class of the user's to be registered.
+        model.load_weights(folder / "best.keras")
+    keeper.end(keeper.ended() or "stopped early")  # a callback of the user's may stop a training, too
+    return Run.load(folder)
 
+
+def _train(model, data, validation, recipe, steps, keeper, callbacks, verbose):
+    folder = keeper.folder
     if isinstance(data, Data):
         training = pipeline(
             data.train, recipe.batch_size, shuffle=True, seed=recipe.seed, first_epoch=keeper.epoch, epochs=recipe.epochs,
@@ -133,14 +145,11 @@ def fit(
         ) from None
     except _NotFinite as error:
         keeper.end("diverged")
+        kept = f"the weights of epoch {keeper.epoch} are in {str(folder / 'last.keras')!r}" if keeper.epoch else ""
         raise TrainingStopped(
-            f"the loss became {error} in epoch {keeper.epoch + 1}; the weights of epoch {keeper.epoch} are in {str(folder / 'last.keras')!r}. "
+            f"{error} in epoch {keeper.epoch + 1}; {kept or 'no epoch was finished, so no weights were kept'}. "
             f"Try a learning rate of {recipe.learning_rate / 10:g}; check that images are 0..255 and labels right"
         ) from None
-    if recipe.restore_best and keeper.best_epoch:
-        model.set_weights(keras.saving.load_model(folder / "best.keras", compile=False).get_weights())
-    keeper.end("finished" if keeper.epoch == recipe.epochs else "stopped early")
-    return Run.load(folder)
 
 
 def steps_at_once(steps: int) -> int:
@@ -149,7 +158,7 @@ def steps_at_once(steps: int) -> int:
 
 
 class _NotFinite(Exception):
-    """The loss is NaN or infinite."""
+    """A loss or a weight is NaN or infinite; the message says which."""
 
 
 class _Keeper(keras.callbacks.Callback):
@@ -177,7 +186,7 @@ class _Keeper(keras.callbacks.Callback):
     def resume(self):
         """Take up the state of the last whole epoch, after checking that it is the same training."""
         kept = Run.load(self.folder)
-        changed = _differences(kept.about, self.identity)
+        changed = _differences(kept, self.identity)
         if changed:
             raise InputError(
                 f"cannot resume {str(self.folder)!r}, since it was started with other settings: {'; '.join(changed)}"
@@ -190,8 +199,16 @@ class _Keeper(keras.callbacks.Callback):
         self.about = {
             key: value for key, value in kept.about.items() if key not in (*self.identity, *progress, "status")
         }
-        self.about["resumed"] = [*self.about.get("resumed", []), {"after_epoch": self.epoch, **environment()}]
-        self.status = kept.status if kept.status in ("finished", "stopped early") else "running"
+        # Told by the state, not by run.json: a kill may have come between the last epoch and the last word.
+        if not self.ended():
+            self.about["resumed"] = [*self.about.get("resumed", []), {"after_epoch": self.epoch, **environment()}]
+
+    def ended(self):
+        """How the training has ended, or None while epochs are left."""
+        patience = self.recipe.early_stopping
+        if self.epoch >= self.recipe.epochs:
+            return "finished"
+        return "stopped early" if patience and self.epoch and self.epoch - self.best_epoch >= patience else None
 
     def describe_model(self):
         trainable = sum(math.prod(v.shape) for v in self.model.trainable_variables)
@@ -201,18 +218,18 @@ class _Keeper(keras.callbacks.Callback):
     def write(self):
         progress = {"epoch": self.epoch, "history": self.rows, "best": self.best, "best_epoch": self.best_epoch}
         save_state(self.folder / "state.npz", self.model, progress)
+        self.write_texts()
+
+    def write_texts(self):
         if self.rows:
             write_history(self.folder / "history.csv", self.rows)
-        self.write_about()
-
-    def write_about(self):
         progress = {"epoch": self.epoch, "best": self.best, "best_epoch": self.best_epoch, "history": self.rows}
         values = {"status": self.status, **self.identity, **self.about, **progress}
         write_text(self.folder / "run.json", json.dumps(values, indent=2))
 
     def end(self, status):
         self.status = status
-        self.write_about()
+        self.write_texts()
 
     # -- the training
 
@@ -228,12 +245,18 @@ class _Keeper(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         loss = float(logs["loss"])
         if not math.isfinite(loss):
-            raise _NotFinite(loss)
+            raise _NotFinite(f"the loss became {loss}")
 
     def on_epoch_end(self, epoch, logs=None):
         seconds = time.perf_counter() - self.began - self.paused
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         values = {key: float(value) for key, value in logs.items() if key != "learning_rate"}
+        # Before anything is written: the step that ruins the weights has a good loss itself, and may be the last one of the epoch.
+        for key, value in values.items():
+            if not math.isfinite(value):
+                raise _NotFinite(f"the {key} became {value}")
+        if not all(np.isfinite(weight).all() for weight in self.model.get_weights()):
+            raise _NotFinite("the weights became infinite or NaN")
         self.rows = [*self.rows, {"epoch": epoch + 1, **values, "learning_rate": rate, "seconds": round(seconds, 3)}]
         score = values.get("val_accuracy", values["accuracy"])
         if self.best is None or score > self.best:
@@ -242,7 +265,7 @@ class _Keeper(keras.callbacks.Callback):
         self._save_model("last.keras")
         self.epoch = epoch + 1
         self.write()  # the state comes after the models: a kill in between repeats the epoch and writes the same models again
-        if self.recipe.early_stopping and self.epoch - self.best_epoch >= self.recipe.early_stopping:
+        if self.ended():
             self.model.stop_training = True
 
     def _save_model(self, name):
@@ -252,12 +275,14 @@ class _Keeper(keras.callbacks.Callback):
 
 def _differences(kept, identity):
     changed = []
-    for field, value in identity["recipe"].items():
-        if kept["recipe"].get(field) != value:
-            changed.append(f"{field} was {kept['recipe'].get(field)!r} and is {value!r}")
-    if kept["architecture"] != identity["architecture"]:
-        changed.append("the model has other layers or shapes")
-    if kept["data"] != json.loads(json.dumps(identity["data"])):
+    before, now = kept.about["recipe"], identity["recipe"]
+    for field, value in now.items():
+        more = field == "epochs" and now["schedule"] == "constant" and value > before.get(field, value)
+        if before.get(field) != value and not more:
+            changed.append(f"{field} was {before.get(field)!r} and is {value!r}")
+    if kept.about["architecture"] != identity["architecture"]:
+        changed.append("the model has other layers, settings or shapes")
+    if kept.about["data"] != json.loads(json.dumps(identity["data"])):
         changed.append("the data are not the same")
     return changed
 
@@ -280,7 +305,25 @@ def _check(model, data):
         raise InputError("there are no training images")
 
 
-def _describe_dataset(dataset):
+def _describe_dataset(model, dataset):
+    spec = getattr(dataset, "element_spec", None)
+    if spec is None:
+        raise InputError(
+            f"data is a Data (of cnn_zoo.load or Data.from_arrays) or a tf.data.Dataset, not {type(dataset).__name__}"
+        )
+    if not (isinstance(spec, tuple) and len(spec) == 2 and all(hasattr(part, "shape") for part in spec)):
+        raise InputError(f"the tf.data.Dataset must yield batches (images, labels), not {spec}")
+    images, labels = spec
+    if not images.shape.is_compatible_with(model.input_shape):
+        raise InputError(
+            f"the model takes batches of shape {model.input_shape} and the tf.data.Dataset yields {images.shape}: "
+            "batch() it, resize its images, or build the model with input_size= and channels= of the data"
+        )
+    if not labels.dtype.is_integer or (labels.shape.rank == 2 and labels.shape[1] not in (None, 1)):
+        raise InputError(
+            f"labels must be integers from 0, one an image, not {labels.dtype.name} of shape {labels.shape}; "
+            "one-hot labels: dataset.map(lambda images, labels: (images, tf.argmax(labels, -1)))"
+        )
     steps = int(dataset.cardinality())
     if steps < 1:
         raise InputError(

@@ -2,10 +2,12 @@
 
 import dataclasses
 import difflib
+import math
 from dataclasses import dataclass
 
 import keras
 
+from cnn_zoo.data.augment import AUGMENTATIONS
 from cnn_zoo.errors import InputError
 
 OPTIMIZERS = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW, "sgd": keras.optimizers.SGD}
@@ -57,8 +59,10 @@ class Recipe:
             expect(_whole(getattr(self, field)) and getattr(self, field) >= 0, field, "a whole number of at least 0")
         expect(self.optimizer in OPTIMIZERS, "optimizer", f"one of {', '.join(OPTIMIZERS)}")
         expect(self.schedule in SCHEDULES, "schedule", f"one of {', '.join(SCHEDULES)}")
-        expect(_number(self.learning_rate) and self.learning_rate > 0, "learning_rate", "above 0")
-        expect(_number(self.weight_decay) and self.weight_decay >= 0, "weight_decay", "at least 0")
+        expect(_number(self.learning_rate) and self.learning_rate > 0, "learning_rate", "a finite number above 0")
+        expect(_number(self.weight_decay) and self.weight_decay >= 0, "weight_decay", "a finite number of at least 0")
+        known = (None, *AUGMENTATIONS)
+        expect(self.augment in known, "augment", f"one of {', '.join(map(str, known))}")
         for field in ("warmup", "validation"):
             expect(_number(getattr(self, field)) and 0 <= getattr(self, field) < 1, field, "at least 0 and below 1")
         expect(self.optimizer != "adam" or not self.weight_decay, "weight_decay", "0 with 'adam' (use 'adamw')")
@@ -107,7 +111,7 @@ def _whole(value):
 
 
 def _number(value):
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 RECIPES = {
@@ -128,10 +132,12 @@ def recipe(name: str | Recipe, **changes) -> Recipe:
     """A recipe by name, with some fields changed: `recipe("lecture", epochs=5)`.
 
     Raises:
-        InputError: There is none of that name, or a change does not fit.
+        InputError: There is none of that name, it is neither a name nor a `Recipe`, or a change does not fit.
     """
     if isinstance(name, str):
         if name not in RECIPES:
             raise InputError(f"there is no recipe {name!r}; there are: {', '.join(RECIPES)}, or make a Recipe(...)")
         name = RECIPES[name]
+    if not isinstance(name, Recipe):
+        raise InputError(f"a recipe is a name ({', '.join(RECIPES)}) or a Recipe(...), not {type(name).__name__}")
     return name.replace(**changes)

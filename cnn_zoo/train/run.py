@@ -14,9 +14,10 @@ import io
 import json
 import os
 import platform
+import re
+import time
 import zipfile
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import keras
@@ -96,6 +97,11 @@ def load_model(source) -> tuple[keras.Model, tuple[str, ...] | None]:
         raise InputError(f"{str(source)!r} is not a .keras file or a run folder")
     try:
         model = keras.saving.load_model(source, compile=False)
+    except TypeError as error:  # Keras' answer to a class that it does not know
+        raise InputError(
+            f"{str(source)!r} has layers of your own: register them with @keras.saving.register_keras_serializable() "
+            "and import them before loading"
+        ) from error
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"{str(source)!r} cannot be loaded ({str(error).splitlines()[0]}): is it whole?") from error
     classes = Run.load(folder).about.get("classes") if (folder / "run.json").is_file() else None
@@ -125,7 +131,7 @@ def environment() -> dict:
     for package in ("keras", keras.backend.backend(), "numpy"):
         versions[package] = importlib.metadata.version(package)
     return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
         "backend": keras.backend.backend(),
         "versions": versions,
         "platform": platform.platform(),
@@ -140,15 +146,28 @@ def state_variables(model) -> list:
 
 
 def architecture(model) -> str:
-    """A fingerprint of layers and variable shapes; names that Keras counts up within a process are left out."""
-    layers = [type(layer).__name__ for layer in model.layers]
+    """A fingerprint of the model's configuration: layers, their settings and connections, shapes."""
     shapes = [[list(v.shape), str(v.dtype)] for v in model.weights]
-    return hashlib.sha256(json.dumps([layers, shapes, str(model.input_shape)]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([_settled(json.loads(model.to_json())), shapes]).encode()).hexdigest()
+
+
+def _settled(config):
+    """A configuration without what differs between two builds of one model: names counted up, seeds, object ids, bytecode."""
+    if isinstance(config, dict):
+        if config.get("class_name") == "__lambda__":
+            return "__lambda__"
+        left_out = ("compile_config", "seed", "shared_object_id")
+        return {key: _settled(value) for key, value in config.items() if key not in left_out}
+    if isinstance(config, list):
+        return [_settled(value) for value in config]
+    return re.sub(r"(_\d+)+$", "", config) if isinstance(config, str) else config
 
 
 def save_state(path, model, progress: dict) -> None:
     """Write the state of a run: one file, so that no kill can leave two that do not belong together."""
     arrays = {f"v{i}": np.asarray(keras.ops.convert_to_numpy(v)) for i, v in enumerate(state_variables(model))}
+    # NumPy's files know no bfloat16 (kind "V"); float32 holds each of its values, so casting there and back is exact.
+    arrays = {key: value.astype("float32") if value.dtype.kind == "V" else value for key, value in arrays.items()}
     with replacing(path) as aside:
         np.savez(aside, progress=np.frombuffer(json.dumps(progress).encode(), "uint8"), **arrays)
 
