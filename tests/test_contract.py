@@ -14,7 +14,7 @@ from keras import ops
 import cnn_zoo
 from cnn_zoo import SPECS, backbone, build, list_models
 
-ROWS = 71  # the registry only grows
+ROWS = 106  # the registry only grows
 KNOWN_GAPS: dict[tuple[str, str], str] = {}  # (test, net) -> reason
 
 SMALLEST = {}

@@ -11,6 +11,10 @@ from cnn_zoo.nets import (
     lenet,  # noqa: F401
     mobilenet,  # noqa: F401
     nasnet,  # noqa: F401
+    resnet,  # noqa: F401
+    resnet_cifar,  # noqa: F401
+    resnet_ic,  # noqa: F401
+    resnetv2,  # noqa: F401
     shufflenet,  # noqa: F401
     squeezenet,  # noqa: F401
     vgg,  # noqa: F401
