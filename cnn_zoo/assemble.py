@@ -3,13 +3,18 @@
 Shared arguments, explained once here:
 
 * `input_size`: height and width in pixels, as one integer or a pair; `None` in the pair leaves that side open where the head allows it.
-* `channels`: 1 for gray, 3 for RGB, any other number for multi-band images.
-* `weights`: `None` for random ones, the tag of a weights record (`"mnist"`), or the path of a `.safetensors` file.
+* `channels`: 1 for gray, 3 for RGB, any other number for multi-band images. Weights trained on another number are adapted (below).
+* `weights`: `None` for random ones, the tag of a weights record (`"imagenet"`, `"mnist"`), or the path of a file: one that `cnn_zoo.weights.save`
+  wrote, or one of the formats that `cnn_zoo.weights.importers` reads.
 * `classes`: number of outputs; taken from the weights when they are given, else from the net's publication.
 * `activation`: `"softmax"`, `"sigmoid"` (several labels at once) or `None` for logits.
 
 Every model takes images of shape `(batch, height, width, channels)` with values 0..255, uint8 or float, RGB order. Its first layer,
 `preprocess`, normalises them in float32 whatever the precision policy; so are the logits and the probabilities.
+
+Weights for RGB and images with other channels: a gray image is repeated to three channels inside the model (layer `gray_to_rgb`), so that it
+gives the same output as its RGB twin, borders included. For `n` channels, 2 or more than 3, the first kernels are repeated in turn, R, G, B, R,
+..., and multiplied by `3 / n`, which keeps the size of the activations; the statistics of `preprocess` are repeated alike.
 """
 
 import math
@@ -21,9 +26,10 @@ from keras import layers as L
 from cnn_zoo import nets  # noqa: F401  (importing it registers the families)
 from cnn_zoo import weights as weights_of
 from cnn_zoo.errors import InputError
-from cnn_zoo.registry import PRESETS, WEIGHTS, Spec, Weights, get_spec, natural
+from cnn_zoo.registry import PRESETS, SPECS, WEIGHTS, Spec, Weights, get_spec, natural
 
 weights_of.register_shipped()
+weights_of.register_published()
 
 ACTIVATIONS = ("softmax", "sigmoid", None)
 
@@ -36,6 +42,7 @@ def build(
     input_size=None,
     channels: int | None = None,
     activation: str | None = "softmax",
+    auxiliary: bool = False,
     model_name: str | None = None,
 ) -> keras.Model:
     """Build a classifier of the zoo, ready for `fit`, `predict` and `export`.
@@ -47,31 +54,97 @@ def build(
         input_size: See the head of this module. Default: the publication's.
         channels: See the head of this module. Default: the publication's.
         activation: Of the output layer, `predictions`.
+        auxiliary: Add the classifiers in the middle that only training uses (GoogLeNet has two). The model then gives a dictionary
+            `{"predictions": ..., "aux1": ..., "aux2": ...}`; compile it with `loss_weights={"predictions": 1, "aux1": 0.3, "aux2": 0.3}`.
         model_name: Decoration of the Keras model; weights are never looked up by it.
 
     Returns:
         A Functional model from `(batch, height, width, channels)` to `(batch, classes)`.
 
     Raises:
-        InputError: Unknown net, a size that the net cannot take (the message says the nearest it can), or classes that contradict the weights.
+        InputError: Unknown net, a size that the net cannot take (the message says the nearest it can), classes that contradict the weights, or
+            a net without auxiliary classifiers.
         WeightsError: Weights that are missing, damaged or of another shape.
     """
     spec = get_spec(name)
     record = weights_of.find(spec.name, weights)
     classes = _classes(spec, record, classes, activation)
-    if activation not in ACTIVATIONS:
-        raise InputError(f"activation is one of {ACTIVATIONS}, not {activation!r}")
-    size, channels = _size(spec, input_size), _count("channels", spec.channels if channels is None else channels)
+    _check_activation(activation)
+    size, channels = _size(spec, input_size), _channels(spec, record, channels)
+    if auxiliary and spec.auxiliary is None:
+        having = [other.name for other in SPECS.values() if other.auxiliary]
+        raise InputError(f"{spec.name!r} has no auxiliary classifiers; these have: {', '.join(sorted(having))}")
 
     def model_of(size):
         inputs, taps = _trunk(spec, size, channels, record)
         logits = spec.head(taps[max(taps)], classes, spec.row)
-        outputs = L.Activation(activation, dtype="float32", name="predictions")(logits) if activation else logits
-        return keras.Model(inputs, outputs, name=model_name or spec.name)
+        model = keras.Model(inputs, _output(logits, activation), name=model_name or spec.name)
+        if auxiliary:
+            heads = spec.auxiliary(lambda layer: model.get_layer(layer).output, classes, spec.row)
+            heads = {key: _output(tensor, activation, key) for key, tensor in heads.items()}
+            model = keras.Model(inputs, {"predictions": model.output} | heads, name=model.name)
+        return model
 
     model = _fitting(model_of, spec, size)
     if record is not None:
-        weights_of.load(model, record)
+        whole = keras.Model(model.input, model.output["predictions"]) if auxiliary else model
+        weights_of.load(whole, record)
+    return model
+
+
+def build_classifier(
+    backbone: str,
+    classes: int,
+    *,
+    weights: str | None = "imagenet",
+    input_size=None,
+    channels: int | None = None,
+    dropout: float = 0.2,
+    head="avg",
+    activation: str | None = "softmax",
+    model_name: str | None = None,
+) -> keras.Model:
+    """A pretrained net with a new head, for transfer learning: the head starts random, the rest knows what it was trained on.
+
+    The graph is flat: the layers of the net are layers of the model, under the names that weights files and `taps` use.
+
+    Args:
+        backbone: Key of the registry, such as `"resnet50"` or `"keras_efficientnetv2b0"`.
+        classes: Number of your classes, at least 1 (at least 2 for softmax).
+        weights: See the head of this module; the published head is left out. `None` starts from random numbers.
+        input_size: See the head of this module. Default: the publication's.
+        channels: See the head of this module. Default: what the weights were trained on.
+        dropout: Fraction of the features dropped in training before the last layer, 0 <= dropout < 1.
+        head: `"avg"` or `"max"`: global pooling, dropout, one dense layer; `"flatten"`: every pixel of the last map, dropout, one dense layer;
+            `"original"`: the publication's head, made anew for your classes (`dropout` does not apply); or a function
+            `head(features, classes) -> logits` of the last feature map, whose layers are best named `head_...`.
+        activation: Of the output layer, `predictions`.
+        model_name: Decoration of the Keras model.
+
+    Returns:
+        A Functional model from `(batch, height, width, channels)` to `(batch, classes)`.
+
+    Raises:
+        InputError: Unknown net or head, a head that fails, or a size that the net cannot take.
+        WeightsError: Weights that are missing, damaged or of another shape.
+    """
+    spec = get_spec(backbone)
+    record = weights_of.find(spec.name, weights)
+    classes = _classes(spec, None, classes, activation)
+    _check_activation(activation)
+    size, channels = _size(spec, input_size), _channels(spec, record, channels)
+    head_of = _head(spec, head, dropout)
+    trunk = None
+
+    def model_of(size):
+        nonlocal trunk
+        inputs, taps = _trunk(spec, size, channels, record)
+        trunk = keras.Model(inputs, taps[max(taps)])
+        return keras.Model(inputs, _output(head_of(trunk.output, classes), activation), name=model_name or spec.name)
+
+    model = _fitting(model_of, spec, size)
+    if record is not None:
+        weights_of.load(trunk, record, headless=True)
     return model
 
 
@@ -94,7 +167,7 @@ def backbone(
     """
     spec = get_spec(name)
     record = weights_of.find(spec.name, weights)
-    size, channels = _size(spec, input_size), _count("channels", spec.channels if channels is None else channels)
+    size, channels = _size(spec, input_size), _channels(spec, record, channels)
 
     def model_of(size):
         inputs, taps = _trunk(spec, size, channels, record)
@@ -102,8 +175,24 @@ def backbone(
 
     model = _fitting(model_of, spec, size)
     if record is not None:
-        weights_of.load(model, record, unused_ok=True)
+        weights_of.load(model, record, headless=True)
     return model
+
+
+def taps(name: str) -> dict[int, str]:
+    """Where the features of a net lie: `{stride: name of the layer}`, the last layer at each stride.
+
+    Its names hold in every model that is built on the net, so this gives the features of any of them:
+
+        keras.Model(model.input, [model.get_layer(layer).output for layer in taps("resnet50").values()])
+
+    Raises:
+        InputError: Unknown net.
+    """
+    spec = get_spec(name)
+    inputs, tensors = _trunk(spec, spec.size, spec.channels, None)
+    names = {id(layer.output): layer.name for layer in keras.Model(inputs, list(tensors.values())).layers}
+    return {stride: names[id(tensors[stride])] for stride in sorted(tensors)}
 
 
 def build_lenet(
@@ -214,17 +303,18 @@ def info(name: str) -> Info:
 
 
 def _trunk(spec, size, channels, record):
-    inputs = keras.Input((*size, channels), name="image")
-    return inputs, spec.features(_preprocess(inputs, PRESETS[record.preset if record else spec.preset]), spec.row)
+    inputs = x = keras.Input((*size, channels), name="image")
+    if record and channels == 1 and (record.channels or spec.channels) == 3:
+        x = L.Concatenate(name="gray_to_rgb")([x, x, x])  # a kernel of sums would be wrong where the padding lies
+    return inputs, spec.features(_preprocess(x, PRESETS[record.preset if record else spec.preset]), spec.row)
 
 
-def _preprocess(inputs, preset):
+def _preprocess(x, preset):
     def per_channel(values):
-        if len(values) == 1 or len(values) == inputs.shape[-1]:
-            return values
-        return (
-            sum(values) / len(values),
-        )  # statistics of RGB say nothing of other bands: their mean is the fair guess
+        channels = x.shape[-1]
+        if channels == 1:
+            return [sum(values) / len(values)]
+        return [values[i % len(values)] for i in range(channels)] if len(values) > 1 else list(values)
 
     mean, std = per_channel(preset.mean), per_channel(preset.std)
     count = max(len(mean), len(std))
@@ -232,7 +322,43 @@ def _preprocess(inputs, preset):
     scale, offset = [1 / s for s in std], [-m / s for m, s in zip(mean, std)]
     if count == 1:
         (scale,), (offset,) = scale, offset
-    return L.Rescaling(scale, offset, dtype="float32", name="preprocess")(inputs)
+    return L.Rescaling(scale, offset, dtype="float32", name="preprocess")(x)
+
+
+def _output(logits, activation, name="predictions"):
+    return L.Activation(activation, dtype="float32", name=name)(logits) if activation else logits
+
+
+def _head(spec, head, dropout):
+    """A function `(features, classes) -> logits` from what `build_classifier` was given."""
+    if head == "original":
+        return lambda x, classes: spec.head(x, classes, spec.row)
+    if callable(head):
+
+        def custom(x, classes):
+            try:
+                return head(x, classes)
+            except Exception as error:  # whatever it is, it is not the size that is to blame
+                raise InputError(
+                    f"the function given as head= failed on features of shape {x.shape}: {error}"
+                ) from error
+
+        return custom
+    pools = {"avg": L.GlobalAveragePooling2D, "max": L.GlobalMaxPooling2D, "flatten": L.Flatten}
+    if head not in pools:
+        raise InputError(
+            f"head is one of {(*pools, 'original')} or a function (features, classes) -> logits, not {head!r}"
+        )
+    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+        raise InputError(f"dropout is a fraction, 0 <= dropout < 1, not {dropout!r}")
+
+    def pooled(x, classes):
+        x = pools[head](name="head_pool")(x)
+        if dropout:
+            x = L.Dropout(dropout, name="head_dropout")(x)
+        return L.Dense(classes, dtype="float32", name="logits")(x)
+
+    return pooled
 
 
 def _fitting(model_of, spec, size):
@@ -268,7 +394,7 @@ def _fitting(model_of, spec, size):
 
 
 def _classes(spec, record, classes, activation):
-    if record is not None:
+    if record is not None and record.classes:
         trained = len(record.classes)
         if classes not in (None, trained):
             raise InputError(
@@ -280,6 +406,16 @@ def _classes(spec, record, classes, activation):
     if classes == 1 and activation == "softmax":
         raise InputError("softmax over one class is always 1: use classes=2, or activation='sigmoid'")
     return classes
+
+
+def _channels(spec, record, channels):
+    trained = record.channels if record else None
+    return _count("channels", (trained or spec.channels) if channels is None else channels)
+
+
+def _check_activation(activation):
+    if activation not in ACTIVATIONS:
+        raise InputError(f"activation is one of {ACTIVATIONS}, not {activation!r}")
 
 
 def _size(spec, input_size):

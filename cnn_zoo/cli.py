@@ -240,7 +240,8 @@ def weights_list(which: NetTag = "*:*", as_json: Json = False):
         return _print_json(rows)
     for row in rows:
         score = "not measured" if row["value"] is None else f"{row['metric']} {row['value']:.4f} ({row['measured_by']})"
-        typer.echo(f"{row['weights']}  {row['bytes']:,} bytes  {row['licence']}\n    {row['dataset']}\n    {score}")
+        size = f"{row['bytes']:,} bytes  " if row["bytes"] else ""
+        typer.echo(f"{row['weights']}  {size}{row['licence']}\n    {row['dataset']}\n    {score}")
 
 
 @weights_app.command("fetch")
@@ -255,13 +256,24 @@ def weights_fetch(which: NetTag):
 
 @weights_app.command("verify")
 def weights_verify(which: NetTag = "*:*"):
-    """Check the files that are there against their SHA-256; does not download."""
+    """Check the files that are there against the hash that their publisher states; does not download."""
     records = _records(which)
-    from cnn_zoo.weights import is_here, locate
+    from cnn_zoo.weights.cache import difference, is_here, place, stated_hash
 
+    damaged = False
     for record in records:
-        state = f"whole: {locate(record)}" if is_here(record) else "not in the cache"
+        path, stated = place(record), stated_hash(record)
+        if not is_here(record):
+            state = "not in the cache"
+        elif stated is None:
+            state = f"here, but only its server knows its hash: {path}"
+        elif problem := difference(path, stated):
+            state, damaged = f"DAMAGED: {problem}; delete {path}", True
+        else:
+            state = f"whole: {path}"
         typer.echo(f"{record.net}:{record.tag}  {state}")
+    if damaged:
+        raise typer.Exit(1)
 
 
 @weights_app.command("pack")

@@ -75,10 +75,15 @@ def replacing(path):
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def digest(path, algorithm: str = "sha256") -> str:
+    """The hash of a file, in hexadecimal, by any algorithm of `hashlib`."""
+    with open(path, "rb") as handle:
+        state = hashlib.new(algorithm, usedforsecurity=False)
+        while block := handle.read(1 << 20):
+            state.update(block)
+    return state.hexdigest()
+
+
 def sha256(path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as handle:
-        digest = hashlib.sha256()
-        while block := handle.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return digest(path)

@@ -44,6 +44,7 @@ class Spec:
         classes: Number of classes that `params` is stated for.
         preset: Name of the preset used when no weights say otherwise.
         paper: Citation.
+        auxiliary: `auxiliary(tensor of a layer, classes, row) -> {output: logits}`, classifiers in the middle that help training.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Spec:
     classes: int
     preset: str
     paper: str
+    auxiliary: Callable | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -69,14 +71,18 @@ class Weights:
         tag: Name of the set: `build(net, weights=tag)`.
         file: File name in the cache, or in the installed package when `urls` is empty.
         urls: Where it is published; later ones are mirrors.
-        sha256: Of the file.
-        bytes: Size of the file.
+        hash: Of the file, as its publisher states it: `sha256:...`, `sha1:...` or `md5:...` (at least the first 8 hexadecimal digits; some
+            publish no more), or `hf` where the Hugging Face server states it with the file.
+        bytes: Size of the file; None where the publisher does not state it.
+        layout: Whose names and order of axes the file has: a key of `cnn_zoo.weights.importers.LAYOUTS`, or `cnn_zoo` for our own.
         licence: SPDX identifier, or the publisher's words.
         dataset: What it was trained on.
         classes: Class names in the order of the outputs.
         preset: Name of the preset it was trained with.
+        channels: Of the images it was trained on; None for those of the net's publication.
         metric: Name of the score, such as "test accuracy".
-        value: The score, or None where nobody measured it.
+        value: The score, 0..1, or None where nobody measured it.
+        size: Height and width in pixels that it was measured at; None for the net's default.
         measured_by: Who measured `value`.
         source: Page or command that it comes from.
     """
@@ -84,16 +90,19 @@ class Weights:
     net: str
     tag: str
     file: str
-    sha256: str
-    bytes: int
+    hash: str
+    bytes: int | None
     licence: str
     dataset: str
     classes: tuple[str, ...]
     preset: str
     source: str
     urls: tuple[str, ...] = ()
+    layout: str = "cnn_zoo"
+    channels: int | None = None
     metric: str | None = None
     value: float | None = None
+    size: int | None = None
     measured_by: str | None = None
 
 
@@ -105,6 +114,7 @@ PRESETS: dict[str, Preset] = {
         Preset("unit", (0.0,), (255.0,), "x / 255: values 0..1"),
         Preset("raw", (0.0,), (1.0,), "pixels as they are"),
         Preset("symmetric", (127.5,), (127.5,), "x / 127.5 - 1: values -1..1 (TensorFlow's slim models)"),
+        Preset("symmetric128", (128.0,), (128.0,), "x / 128 - 1: values -1..0.992 (EfficientNetV2 S, M and L)"),
         Preset(
             "imagenet",
             (123.675, 116.28, 103.53),
@@ -117,7 +127,7 @@ PRESETS: dict[str, Preset] = {
 }
 
 
-def family(rows: dict, **common):
+def family(rows: dict, *, auxiliary: Callable | None = None, **common):
     """Register every row of a family; decorates the family's `features(x, row)` function.
 
     `common` holds what all rows share of `Spec`'s fields; a column of the row with such a name wins over it.
@@ -137,10 +147,15 @@ def family(rows: dict, **common):
                 raise ValueError(f"the row {name!r} lacks {missing}")
             if isinstance(values["size"], int):
                 values["size"] = (values["size"], values["size"])
-            add_spec(Spec(name=name, family=name_of_family, row=row, features=features, **values))
+            add_spec(Spec(name=name, family=name_of_family, row=row, features=features, auxiliary=auxiliary, **values))
         return features
 
     return register
+
+
+def is_head(layer: str) -> bool:
+    """Whether a layer (or the path of its variable) belongs to the head, which a backbone does not have."""
+    return layer.startswith(("head", "logits"))
 
 
 def add_spec(spec: Spec) -> None:

@@ -7,7 +7,7 @@ import pytest
 from cnn_zoo import SPECS, InputError, Weights, WeightsError, list_models, registry
 
 RECORD = Weights(
-    net="lenet", tag="test", file="x.safetensors", sha256="0" * 64, bytes=1, licence="CC0-1.0", dataset="none",
+    net="lenet", tag="test", file="x.safetensors", hash="sha256:" + "0" * 64, bytes=1, licence="CC0-1.0", dataset="none",
     classes=("a", "b"), preset="unit", source="a test",
 )  # fmt: skip
 

@@ -110,6 +110,7 @@ def auxiliary(tensor, classes, row):
         ),
     },
     head=head,
+    auxiliary=auxiliary,
     size=224,
     channels=3,
     classes=1000,

@@ -3,8 +3,8 @@ He, Zhang, Ren, Sun, "Identity mappings in deep residual networks", ECCV 2016, f
 Xie, Girshick, Dollar, Tu, He, "Aggregated residual transformations for deep neural networks", CVPR 2017, table 1 (`resnext*_ic`).
 
 All take raw pixels, which a first BatchNorm without scale normalises ("bn_data"); their BatchNorm epsilon is 2e-5. The package's other residual
-nets are the same functions as `seresnet50`, `seresnet101`, `seresnet152`, `seresnext50`, `seresnext101` and `senet154` of `resnet.py` and as the nets of
-`resnetv2.py`.
+nets are the same functions as `seresnet50`, `seresnet101`, `seresnet152`, `seresnext50`, `seresnext101` and `senet154` of `resnet.py` and as the
+nets of `resnetv2.py`.
 
 Taps are those of segmentation_models: the first activation in the unit that halves the size, which in the pre-activation nets is also the
 activated output of the stage.

@@ -2,7 +2,7 @@
 
 from cnn_zoo.weights.cache import cache_dir, download, is_here, locate
 from cnn_zoo.weights.pack import pack
-from cnn_zoo.weights.records import find, register_shipped
+from cnn_zoo.weights.records import find, register_published, register_shipped
 from cnn_zoo.weights.strict import assign, load, read, save
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "locate",
     "pack",
     "read",
+    "register_published",
     "register_shipped",
     "save",
 ]

@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 
 from cnn_zoo.errors import StorageError, WeightsError
-from cnn_zoo.files import make_folder, sha256, storage_error
+from cnn_zoo.files import digest, make_folder, replacing, storage_error
 from cnn_zoo.registry import Weights
 
 TIMEOUT = 30  # seconds without a byte before a server is given up
@@ -38,6 +38,21 @@ def is_here(record: Weights) -> bool:
     return place(record).is_file()
 
 
+def stated_hash(record: Weights) -> str | None:
+    """The hash that the file of a record must have, such as `sha256:ab12...`; None while only the server knows it."""
+    if record.hash != "hf":
+        return record.hash
+    note = _note(place(record))
+    return note.read_text().strip() if note.is_file() else None
+
+
+def difference(path, stated: str) -> str | None:
+    """How a file differs from what its publisher states, in words; None where it does not."""
+    algorithm, _, digits = stated.partition(":")
+    found = digest(path, algorithm)
+    return None if found.startswith(digits) else f"its {algorithm} is {found[:12]}... instead of {digits[:12]}..."
+
+
 def locate(record: Weights) -> Path:
     """The file of a record, its hash checked: from the installed package, a path, the cache, or (then cached) the network.
 
@@ -49,48 +64,51 @@ def locate(record: Weights) -> Path:
     remedy = "get the file again, or install cnn-zoo again if it came with it"
     if record.urls:
         if not path.is_file():
-            return download(record, path)
+            return download(record)
         remedy = f"delete {str(path)!r} and try again"
     if not path.is_file():
         raise WeightsError(f"the weights {record.net}:{record.tag} are not at {str(path)!r}: {remedy}")
-    if (found := sha256(path)) != record.sha256:
-        raise WeightsError(
-            f"{str(path)!r} is damaged or not what it should be: its sha256 is {found[:12]}..., "
-            f"that of {record.net}:{record.tag} is {record.sha256[:12]}...; {remedy}"
-        )
+    stated = stated_hash(
+        record
+    )  # None for a file that was copied here by hand: its names and shapes are checked all the same
+    if stated and (problem := difference(path, stated)):
+        raise WeightsError(f"{str(path)!r} is damaged, or not {record.net}:{record.tag}: {problem}; {remedy}")
     return path
 
 
-def download(record: Weights, path=None, *, progress: bool = True) -> Path:
+def download(record: Weights, *, progress: bool = True) -> Path:
     """Fetch the file of a record from its addresses, the first that works, into its place in the cache.
 
     A part that an earlier, interrupted call left is continued. The file appears under its name only when its hash is right.
 
     Args:
         record: Which weights.
-        path: Where to; default: its place in the cache.
         progress: Show a progress bar.
 
     Raises:
         WeightsError: No address works; the message names each with its reason, and where to put the file by hand.
         StorageError: The disk is full or the folder cannot be written.
     """
-    path = Path(path or place(record))
+    path = place(record)
     part = make_folder(path.parent) / f"{path.name}.part"
     failures = []
     for url in record.urls:
         try:
-            _fetch(url, part, record, progress)
+            stated = _fetch(url, part, record, progress)
         except StorageError:
             raise
         except (OSError, HTTPException, ValueError) as error:
             failures.append(f"{url}: {error}")
             continue
-        if (found := sha256(part)) == record.sha256:
-            os.replace(part, path)
-            return path
-        part.unlink()
-        failures.append(f"{url}: wrong file (sha256 {found[:12]}... instead of {record.sha256[:12]}...)")
+        if problem := difference(part, stated):
+            part.unlink()
+            failures.append(f"{url}: wrong file ({problem})")
+            continue
+        if record.hash == "hf":
+            with replacing(_note(path)) as aside:
+                aside.write_text(stated)
+        os.replace(part, path)
+        return path
     raise WeightsError(
         f"cannot get the weights {record.net}:{record.tag}; tried {'; '.join(failures)}. "
         f"If this machine is offline, copy the file from another one to {str(path)!r}, "
@@ -98,24 +116,53 @@ def download(record: Weights, path=None, *, progress: bool = True) -> Path:
     )
 
 
+def _note(path):
+    return path.with_name(f"{path.name}.hash")  # beside a file whose hash only its server states
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, and keeps what the first of them says of the file: Hugging Face states size and SHA-256 there."""
+
+    def __init__(self):
+        self.etag = None
+
+    def redirect_request(self, request, file, code, message, headers, new):
+        self.etag = self.etag or headers.get("X-Linked-Etag")
+        return super().redirect_request(request, file, code, message, headers, new)
+
+
 def _fetch(url, part, record, progress):
+    """Download `url` into `part`, continuing it; returns the hash that the file must have."""
     have = part.stat().st_size if part.exists() else 0
-    if have > record.bytes:
-        part.unlink()
-        have = 0
-    if have == record.bytes:
-        return
+    if record.bytes is not None:
+        if have > record.bytes:
+            part.unlink()
+            have = 0
+        if have == record.bytes and record.hash != "hf":
+            return record.hash
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+    redirects = _Redirects()
+    try:
+        answer = urllib.request.build_opener(redirects).open(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code != 416 or not have:
+            raise
+        part.unlink()  # the part is as long as the file or longer: begin anew
+        return _fetch(url, part, record, progress)
+    with answer:
         if have and answer.status != 206:  # the server cannot continue a part: it sends the whole file
             have = 0
+        rest = answer.headers.get("Content-Length")
+        size = have + int(rest) if rest else record.bytes
+        if record.bytes not in (None, size):
+            raise ValueError(f"the file there has {size:,} bytes, not {record.bytes:,}")
         free = shutil.disk_usage(part.parent).free
-        if free < record.bytes - have:
+        if size is not None and free < size - have:
             raise StorageError(
-                f"{str(part.parent)!r} has {free:,} bytes free and {record.net}:{record.tag} needs {record.bytes - have:,} more: "
+                f"{str(part.parent)!r} has {free:,} bytes free and {record.net}:{record.tag} needs {size - have:,} more: "
                 "free some space, or name another folder in CNN_ZOO_CACHE"
             )
-        with open(part, "ab" if have else "wb") as file, _bar(record, have, progress) as bar:
+        with open(part, "ab" if have else "wb") as file, _bar(record, size, have, progress) as bar:
             while block := answer.read(CHUNK):
                 try:
                     file.write(block)
@@ -123,12 +170,18 @@ def _fetch(url, part, record, progress):
                 except OSError as error:
                     raise storage_error(error, part) from error
                 bar.update(len(block))
-    if (size := part.stat().st_size) < record.bytes:
-        raise ValueError(f"the connection ended after {size:,} of {record.bytes:,} bytes")
+        etag = redirects.etag or answer.headers.get("X-Linked-Etag")
+    if size is not None and (got := part.stat().st_size) < size:
+        raise ValueError(f"the connection ended after {got:,} of {size:,} bytes")
+    if record.hash != "hf":
+        return record.hash
+    if not etag:
+        raise ValueError("the server does not state the hash of the file")
+    return f"sha256:{etag.strip(chr(34))}"
 
 
-def _bar(record, have, progress):
+def _bar(record, size, have, progress):
     from tqdm import tqdm
 
     title = f"{record.net}:{record.tag}"
-    return tqdm(total=record.bytes, initial=have, unit="B", unit_scale=True, desc=title, disable=not progress)
+    return tqdm(total=size, initial=have, unit="B", unit_scale=True, desc=title, disable=not progress)

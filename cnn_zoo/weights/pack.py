@@ -48,7 +48,7 @@ def pack(run, tag: str, folder, *, licence: str = "Apache-2.0", dataset: str | N
         "net": net,
         "tag": tag,
         "file": path.name,
-        "sha256": sha256(path),
+        "hash": f"sha256:{sha256(path)}",
         "bytes": path.stat().st_size,
         "licence": licence,
         "dataset": dataset,
