@@ -61,6 +61,8 @@ _HOMES = {  # public name -> the module that it is found in
     "export": "exporting",
 }
 
+_MODULES = ("explain", "plots", "table", "weights")
+
 __all__ = [
     "DataError",
     "ExportError",
@@ -71,14 +73,14 @@ __all__ = [
     "WeightsError",
     "ZooError",
     "__version__",
-    "plots",
+    *_MODULES,
     *_HOMES,
 ]
 
 
 def __getattr__(name):
-    if name == "plots":
-        return importlib.import_module("cnn_zoo.plots")
+    if name in _MODULES:
+        return importlib.import_module(f"cnn_zoo.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'cnn_zoo' has no attribute {name!r}")
     importlib.import_module("cnn_zoo.assemble")  # fills the registry

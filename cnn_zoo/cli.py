@@ -33,7 +33,7 @@ DataName = Annotated[
     str, typer.Option("--data", help="digits (comes with the package), mnist, fashion_mnist or cifar10.")
 ]
 DataDir = Annotated[
-    Optional[Path],  # noqa: UP007, UP045  (Typer on Python 3.10)
+    Optional[Path],
     typer.Option(
         help="Folder that holds NAME.npz in Keras' layout, or data sets of TensorFlow Datasets. Default: CNN_ZOO_DATA."
     ),
@@ -44,7 +44,7 @@ Source = Annotated[Path, typer.Argument(help="A run folder or a .keras file.")]
 @app.command("list")
 def list_(
     pattern: Annotated[str, typer.Argument(help="Shell pattern, such as 'lenet*'.")] = "*",
-    weights: Annotated[Optional[str], typer.Option(help="Only nets with weights of this tag; '*' for any.")] = None,  # noqa: UP007, UP045
+    weights: Annotated[Optional[str], typer.Option(help="Only nets with weights of this tag; '*' for any.")] = None,
     as_json: Json = False,
 ):
     """List the nets of the zoo, their parameters, input sizes and weights."""
@@ -67,6 +67,57 @@ def list_(
 
 
 @app.command()
+def table(
+    names: Annotated[
+        Optional[list[str]], typer.Argument(help="Nets or shell patterns, such as resnet50 'vgg*'. Default: all.")
+    ] = None,
+    lecture: Annotated[bool, typer.Option("--lecture", help="The 18 nets of the course's table.")] = False,
+    form: Annotated[str, typer.Option("--format", help="text, markdown or csv.")] = "text",
+    timed: Annotated[
+        bool, typer.Option("--time/--no-time", help="Measure times on this machine, against SqueezeNet.")
+    ] = True,
+    output: Annotated[Optional[Path], typer.Option(help="Write it to a file as well: .txt, .md or .csv.")] = None,
+    plot: Annotated[
+        Optional[Path], typer.Option(help="Write a picture: accuracy or parameters against time (.png).")
+    ] = None,
+):
+    """The living table: depth, size, parameters, MACs, time on this machine, input, receptive field, published top-1.
+
+    Interrupted, it prints the rows that it has.
+    """
+    zoo = _zoo()
+    from cnn_zoo import table as living
+
+    forms = {"text": living.text, "markdown": living.markdown, "csv": living.csv}
+    if form not in forms:
+        raise InputError(f"--format is one of {', '.join(forms)}, not {form!r}")
+    for path, suffixes in ((output, (".txt", ".md", ".csv")), (plot, (".png",))):
+        if path and path.suffix.lower() not in suffixes:
+            raise InputError(f"{str(path)!r} must end in {' or '.join(suffixes)}")
+    wanted = list(living.LECTURE) if lecture else []
+    for name in names or ([] if lecture else ["*"]):
+        found = zoo.list_models(name)
+        wanted += found or [zoo.registry.get_spec(name).name]
+    rows, interrupted = [], False
+    try:
+        for row in living.each(list(dict.fromkeys(wanted)), timed=timed):
+            rows.append(row)
+    except KeyboardInterrupt:
+        interrupted = True
+        _say(f"interrupted: {len(rows)} of {len(wanted)} nets")
+    if rows:
+        text = forms[form](rows)
+        typer.echo(text.rstrip("\n"))
+        if output:
+            living.save(rows, output)
+        if plot:
+            living.plot(rows, plot)
+            _say(f"picture: {plot}")
+    if interrupted:
+        raise typer.Exit(1)
+
+
+@app.command()
 def info(name: Annotated[str, typer.Argument(help="A net, such as lenet.")], as_json: Json = False):
     """Show what is known of a net, and the table of its layers."""
     zoo = _zoo()
@@ -81,17 +132,17 @@ def train(
     data: DataName = "digits",
     data_dir: DataDir = None,
     recipe: Annotated[str, typer.Option(help="lecture or best: all settings of the training.")] = "best",
-    run: Annotated[Optional[Path], typer.Option(help="Folder to write. Default: runs/NET-DATA-RECIPE-TIME.")] = None,  # noqa: UP007, UP045
+    run: Annotated[Optional[Path], typer.Option(help="Folder to write. Default: runs/NET-DATA-RECIPE-TIME.")] = None,
     resume: Annotated[
-        Optional[Path],  # noqa: UP007, UP045
+        Optional[Path],
         typer.Option(help="Go on with an interrupted run: its folder. The other settings are read from it."),
     ] = None,
-    weights: Annotated[Optional[str], typer.Option(help="Start from these weights: a tag or a file.")] = None,  # noqa: UP007, UP045
-    epochs: Annotated[Optional[int], typer.Option(help="Instead of the recipe's.")] = None,  # noqa: UP007, UP045
-    batch_size: Annotated[Optional[int], typer.Option(help="Instead of the recipe's.")] = None,  # noqa: UP007, UP045
-    learning_rate: Annotated[Optional[float], typer.Option(help="Instead of the recipe's.")] = None,  # noqa: UP007, UP045
-    validation: Annotated[Optional[float], typer.Option(help="Fraction held out, instead of the recipe's.")] = None,  # noqa: UP007, UP045
-    seed: Annotated[Optional[int], typer.Option(help="Instead of the recipe's.")] = None,  # noqa: UP007, UP045
+    weights: Annotated[Optional[str], typer.Option(help="Start from these weights: a tag or a file.")] = None,
+    epochs: Annotated[Optional[int], typer.Option(help="Instead of the recipe's.")] = None,
+    batch_size: Annotated[Optional[int], typer.Option(help="Instead of the recipe's.")] = None,
+    learning_rate: Annotated[Optional[float], typer.Option(help="Instead of the recipe's.")] = None,
+    validation: Annotated[Optional[float], typer.Option(help="Fraction held out, instead of the recipe's.")] = None,
+    seed: Annotated[Optional[int], typer.Option(help="Instead of the recipe's.")] = None,
     resize: Annotated[
         str, typer.Option(help="How images reach the net's size: bilinear, or pad (zeros around).")
     ] = "bilinear",
@@ -165,7 +216,7 @@ def evaluate(
     data: DataName = "digits",
     data_dir: DataDir = None,
     resize: Annotated[str, typer.Option(help="How images reach the model's size: bilinear, or pad.")] = "bilinear",
-    out: Annotated[Optional[Path], typer.Option(help="Folder for the pictures and report.json.")] = None,  # noqa: UP007, UP045
+    out: Annotated[Optional[Path], typer.Option(help="Folder for the pictures and report.json.")] = None,
     as_json: Json = False,
 ):
     """Test a trained model: accuracy with its interval, per-class report, confusion matrix."""
@@ -185,7 +236,10 @@ def predict(
     source: Source,
     images: Annotated[list[Path], typer.Argument(help="Image files or folders of images.")],
     top: Annotated[int, typer.Option(help="How many classes to show for each image.", min=1)] = 1,
-    csv: Annotated[Optional[Path], typer.Option(help="Write all probabilities to this file.")] = None,  # noqa: UP007, UP045
+    crop: Annotated[
+        Optional[float], typer.Option(help="Cut out the middle, such as 0.875 of it, instead of stretching.")
+    ] = None,
+    csv: Annotated[Optional[Path], typer.Option(help="Write all probabilities to this file.")] = None,
     skip: Annotated[bool, typer.Option("--skip-errors", help="Leave out images that cannot be read.")] = False,
     as_json: Json = False,
 ):
@@ -194,7 +248,7 @@ def predict(
 
     model, classes = zoo.load_model(source)
     inputs = images[0] if len(images) == 1 else images
-    found = zoo.predict(model, inputs, classes=classes, on_error="skip" if skip else "raise")
+    found = zoo.predict(model, inputs, classes=classes, on_error="skip" if skip else "raise", crop=crop)
     if csv is not None:
         found.to_csv(csv)
     if as_json:
@@ -260,20 +314,52 @@ def weights_verify(which: NetTag = "*:*"):
     records = _records(which)
     from cnn_zoo.weights.cache import difference, is_here, place, stated_hash
 
-    damaged = False
+    damaged, missing = False, 0
     for record in records:
         path, stated = place(record), stated_hash(record)
         if not is_here(record):
-            state = "not in the cache"
-        elif stated is None:
+            missing += 1
+            continue
+        if stated is None:
             state = f"here, but only its server knows its hash: {path}"
         elif problem := difference(path, stated):
             state, damaged = f"DAMAGED: {problem}; delete {path}", True
         else:
             state = f"whole: {path}"
         typer.echo(f"{record.net}:{record.tag}  {state}")
+    if missing:
+        _say(f"{missing} of {len(records)} are not in the cache")
     if damaged:
         raise typer.Exit(1)
+
+
+@weights_app.command("import")
+def weights_import(
+    net: Annotated[str, typer.Argument(help="The net that the file belongs to, such as resnet50.")],
+    source: Annotated[Path, typer.Argument(help="A file of Keras, PyTorch, ONNX, Darknet or Caffe.")],
+    target: Annotated[Path, typer.Argument(help="The .safetensors file to write, for build(net, weights=...).")],
+    classes: Annotated[
+        Optional[Path], typer.Option(help="Text file with the names of the classes, one a line. Default: ImageNet's.")
+    ] = None,
+):
+    """Turn another project's weights into a file of ours; every number is accounted for, or nothing is written."""
+    zoo = _zoo()
+    from cnn_zoo import weights
+    from cnn_zoo.imagenet import CLASSES
+
+    if target.suffix.lower() != ".safetensors":
+        raise InputError(f"{str(target)!r} must end in .safetensors")
+    try:
+        names = classes.read_text(encoding="utf-8").split("\n") if classes else list(CLASSES)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the names of the classes from {str(classes)!r}: {error}") from error
+    names = [name.strip() for name in names if name.strip()]
+    if not source.is_file():
+        raise InputError(f"there is no file {str(source)!r}")
+    model = zoo.build(net, weights=str(source), classes=len(names))
+    record = weights.find(net, str(source))
+    weights.save(model, target, net=net, classes=names, preset=record.preset, source=f"{source.name} ({record.layout})")
+    typer.echo(f"{target}  ({record.layout} -> {net}, {len(model.weights)} arrays, {len(names)} classes)")
 
 
 @weights_app.command("pack")
@@ -281,7 +367,7 @@ def weights_pack(
     run: Annotated[Path, typer.Argument(help="A finished run of `cnn-zoo train`.")],
     tag: Annotated[str, typer.Argument(help="Name of the weights.")],
     folder: Annotated[Path, typer.Argument(help="Folder to write the weights and their card to.")],
-    dataset: Annotated[Optional[str], typer.Option(help="What it was trained on, in words.")] = None,  # noqa: UP007, UP045
+    dataset: Annotated[Optional[str], typer.Option(help="What it was trained on, in words.")] = None,
 ):
     """Make a weights file and its card from a run."""
     _zoo()

@@ -85,7 +85,15 @@ class Predictions:
     __str__ = table
 
 
-def predict(model: keras.Model, inputs, *, classes=None, batch_size: int = 64, on_error: str = "raise") -> Predictions:
+def predict(
+    model: keras.Model,
+    inputs,
+    *,
+    classes=None,
+    batch_size: int = 64,
+    on_error: str = "raise",
+    crop: float | None = None,
+) -> Predictions:
     """Classify images.
 
     Args:
@@ -97,6 +105,7 @@ def predict(model: keras.Model, inputs, *, classes=None, batch_size: int = 64, o
         classes: Class names; default "0", "1", ...
         batch_size: Images at once; a folder is never in memory as a whole.
         on_error: For files: "raise" stops at the first batch in which some cannot be read, naming them; "skip" leaves them out with a warning.
+        crop: For files: None stretches them to the model's size; a fraction such as 0.875 cuts out the middle, as `read_image` says.
 
     Returns:
         `Predictions`, in the order of the inputs; files of a folder in alphabetical order.
@@ -112,7 +121,7 @@ def predict(model: keras.Model, inputs, *, classes=None, batch_size: int = 64, o
     if isinstance(inputs, Iterator):  # such as Path.glob gives
         inputs = list(inputs)
     if isinstance(inputs, (str, Path)) or (isinstance(inputs, (list, tuple)) and _are_paths(inputs)):
-        files, probabilities = _predict_files(model, list_images(inputs), batch_size, on_error)
+        files, probabilities = _predict_files(model, list_images(inputs), batch_size, on_error, crop)
         return Predictions(probabilities, classes, tuple(files))
     images = _as_batch(inputs, model.input_shape[1:])
     return Predictions(_in_batches(model, images, batch_size), classes)
@@ -148,13 +157,13 @@ def _as_batch(images, shape):
     return images
 
 
-def _predict_files(model, paths, batch_size, on_error):
+def _predict_files(model, paths, batch_size, on_error, crop):
     shape = model.input_shape[1:]
     if None in shape[:2]:
         batch_size = 1  # of files at their own size, no two need fit into one array
     files, parts = [], [np.zeros((0, model.output_shape[-1]), "float32")]
     for start in _progress(range(0, len(paths), batch_size), len(paths)):
-        read, images = read_images(paths[start : start + batch_size], shape, on_error)
+        read, images = read_images(paths[start : start + batch_size], shape, on_error, crop)
         if read:
             files += read
             parts.append(_in_batches(model, images, batch_size))

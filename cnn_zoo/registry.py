@@ -72,7 +72,7 @@ class Weights:
         file: File name in the cache, or in the installed package when `urls` is empty.
         urls: Where it is published; later ones are mirrors.
         hash: Of the file, as its publisher states it: `sha256:...`, `sha1:...` or `md5:...` (at least the first 8 hexadecimal digits; some
-            publish no more), or `hf` where the Hugging Face server states it with the file.
+            publish no more), or `hf` or `gcs` where the server, Hugging Face or Google Cloud Storage, states it with the file.
         bytes: Size of the file; None where the publisher does not state it.
         layout: Whose names and order of axes the file has: a key of `cnn_zoo.weights.importers.LAYOUTS`, or `cnn_zoo` for our own.
         licence: SPDX identifier, or the publisher's words.
@@ -106,7 +106,29 @@ class Weights:
     measured_by: str | None = None
 
 
+@dataclass(frozen=True)
+class Decoder:
+    """One way from the features of a net to a map of classes.
+
+    Attributes:
+        name: Key in the registry.
+        row: The decoder's row of hyper-parameters, in the paper's vocabulary (a NamedTuple: `row._replace(...)` makes variants).
+        decode: `decode({stride: tensor}, row) -> tensor`, a map of features at any stride.
+        strides: The strides that it takes from the net's taps; a net without one of them cannot serve.
+        dilate: Stride beyond which the net's convolutions are to be dilated instead of strided, or None.
+        paper: Citation.
+    """
+
+    name: str
+    row: Any = field(repr=False)
+    decode: Callable = field(repr=False)
+    strides: tuple[int, ...]
+    dilate: int | None
+    paper: str
+
+
 SPECS: dict[str, Spec] = {}
+DECODERS: dict[str, Decoder] = {}
 WEIGHTS: dict[tuple[str, str], Weights] = {}
 PRESETS: dict[str, Preset] = {
     preset.name: preset
@@ -149,6 +171,23 @@ def family(rows: dict, *, auxiliary: Callable | None = None, **common):
                 values["size"] = (values["size"], values["size"])
             add_spec(Spec(name=name, family=name_of_family, row=row, features=features, auxiliary=auxiliary, **values))
         return features
+
+    return register
+
+
+def decoder(rows: dict, *, strides, paper: str, dilate: int | None = None):
+    """Register every row of a decoder; decorates its `decode(taps, row)` function.
+
+    Raises:
+        ValueError: A row's name is taken.
+    """
+
+    def register(decode):
+        for name, row in rows.items():
+            if name in DECODERS:
+                raise ValueError(f"a decoder named {name!r} is already registered")
+            DECODERS[name] = Decoder(name, row, decode, tuple(strides), dilate, paper)
+        return decode
 
     return register
 

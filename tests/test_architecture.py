@@ -22,7 +22,9 @@ ALLOWED = {  # module or folder -> parts of the package that it may import
     "prediction": {"classifier", "data", "errors", "files"},
     "exporting": {"exporting", "classifier", "data", "errors", "files", "version"},
     "plots": {"errors", "files"},
-    "weights": {"weights", "registry", "errors", "files"},
+    "imagenet": {"errors"},
+    "weights": {"weights", "registry", "imagenet", "nets", "errors", "files"},
+    "explain": {"explain", "layers", "errors"},
 }
 
 

@@ -127,13 +127,64 @@ def test_list_info_and_weights(cli):
     assert (
         "c5" in cli("info", "lenet").stdout and json.loads(cli("info", "lenet5", "--json").stdout)["params"] == 60_000
     )
-    listed = json.loads(cli("weights", "list", "--json").stdout)
+    listed = json.loads(cli("weights", "list", "lenet", "--json").stdout)
     assert listed[0]["weights"] == "lenet:mnist" and listed[0]["value"] > 0.99
     assert "lenet:mnist  whole" in cli("weights", "verify").stdout
     assert "lenet_mnist.safetensors" in cli("weights", "fetch", "lenet:mnist").stdout
 
 
-@pytest.mark.parametrize("command", ["list", "info", "train", "evaluate", "predict", "export", "doctor", "weights"])
+def test_verify_finds_damage_and_counts_what_is_not_here(cli, tmp_path):
+    import cnn_zoo
+
+    record = cnn_zoo.WEIGHTS["squeezenet1_1", "imagenet"]
+    path = tmp_path / "cache" / record.net / record.file  # CNN_ZOO_CACHE, by tests/conftest.py
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"not what it should be")
+    done = cli("weights", "verify", "squeezenet1_1:*")
+    assert done.returncode == 1 and "squeezenet1_1:imagenet  DAMAGED: its sha" in done.stdout
+    assert "are not in the cache" in cli("weights", "verify").stderr
+
+
+def test_the_table_in_every_form(cli, tmp_path):
+    text = cli(
+        "table", "lenet", "mlp*", "--no-time", "--output", str(tmp_path / "t.csv"), "--plot", str(tmp_path / "t.png")
+    )
+    assert "61,706" in text.stdout and "receptive field" in text.stdout and "time" not in text.stdout
+    assert (tmp_path / "t.csv").read_text().startswith("name,family,depth")
+    assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
+    timed = cli("table", "lenet", "--format", "markdown").stdout.splitlines()
+    assert timed[0].startswith("| name | depth |") and "| time |" in timed[0] and timed[2].startswith("| lenet | 5 |")
+    for wrong, says in (
+        (("table", "lenett"), "did you mean 'lenet'"),
+        (("table", "--format", "html"), "--format is one of text, markdown, csv"),
+        (("table", "--plot", "t.pdf"), "must end in .png"),
+    ):
+        assert says in cli(*wrong).stderr
+
+
+def test_other_projects_weights_become_ours(cli, shared, tmp_path):
+    import cnn_zoo
+
+    source, target = shared("data/imagenet/squeezenet1_1_fp16.onnx"), tmp_path / "ours.safetensors"
+    done = cli("weights", "import", "squeezenet1_1", str(source), str(target))
+    assert "onnx -> squeezenet1_1, 52 arrays, 1000 classes" in done.stdout
+    model = cnn_zoo.build("squeezenet1_1", weights=target, input_size=224)
+    model.save(tmp_path / "model.keras")
+    photo = shared("data/imagenet/bull_mastiff_243.jpg")
+    answer = json.loads(cli("predict", str(tmp_path / "model.keras"), str(photo), "--crop", "0.875", "--json").stdout)
+    assert answer[0]["predictions"][0]["class"] == "243" and answer[0]["predictions"][0]["probability"] > 0.95
+    for wrong, says in (
+        (("resnet18", source, target), "no BatchNormalization"),
+        (("squeezenet1_1", photo, target), "is no weights file by its name"),
+        (("squeezenet1_1", tmp_path / "no.onnx", target), "there is no file"),
+        (("squeezenet1_1", source, tmp_path / "x.h5"), "must end in .safetensors"),
+    ):
+        assert says in cli("weights", "import", *map(str, wrong)).stderr
+
+
+@pytest.mark.parametrize(
+    "command", ["list", "info", "table", "train", "evaluate", "predict", "export", "doctor", "weights"]
+)
 def test_every_command_has_help(cli, command):
     done = cli(command, "--help")
     assert done.returncode == 0 and len(done.stdout) > 200

@@ -45,7 +45,7 @@ def check_channels(channels) -> None:
         raise InputError(f"image files have 1, 3 or 4 channels and the model takes {channels}: give it arrays instead")
 
 
-def read_image(path, shape=None) -> np.ndarray:
+def read_image(path, shape=None, crop: float | None = None) -> np.ndarray:
     """Read an image file.
 
     PNG and JPEG are decoded by `decode_bytes`, as in an exported model; BMP, GIF (first frame), TIFF and WebP through Pillow, and 16-bit
@@ -54,14 +54,21 @@ def read_image(path, shape=None) -> np.ndarray:
     Args:
         path: The file.
         shape: `(height, width, channels)` to come out; None keeps the file's size and channels.
+        crop: None stretches the image to `shape`. A fraction, 0 < crop <= 1, keeps its proportions and cuts out the middle: the image is scaled
+            until `shape` covers this fraction of its shorter side. 0.875 (256 to 224) is what ImageNet's classifiers are measured with.
 
     Returns:
         A float32 array, values 0..255.
 
     Raises:
         DataError: The file is missing, empty, damaged, too large to be true, not an image, or holds numbers that no rule brings to 0..255.
-        InputError: `shape` asks for other than 1, 3 or 4 channels.
+        InputError: `shape` asks for other than 1, 3 or 4 channels, or `crop` is no fraction.
     """
+    if crop is not None:
+        if isinstance(crop, bool) or not isinstance(crop, int | float) or not 0 < crop <= 1:
+            raise InputError(f"crop is a fraction, 0 < crop <= 1, not {crop!r}")
+        if shape is not None and None not in shape[:2]:
+            return _middle(read_image(path, (None, None, shape[2])), shape[:2], crop)
     import tensorflow as tf
     from PIL import Image, UnidentifiedImageError
 
@@ -104,6 +111,13 @@ def read_image(path, shape=None) -> np.ndarray:
     if shape[0] is not None:
         values = resize(values[None], shape[:2])[0]
     return values
+
+
+def _middle(image, size, crop):
+    scale = max(want / have for want, have in zip(size, image.shape[:2])) / crop
+    whole = [max(want, round(have * scale)) for want, have in zip(size, image.shape[:2])]
+    top, left = ((have - want) // 2 for want, have in zip(size, whole))
+    return resize(image[None], whole)[0, top : top + size[0], left : left + size[1]]
 
 
 def _values(image, channels, path):
@@ -150,13 +164,14 @@ def list_images(source) -> list[Path]:
     return found
 
 
-def read_images(source, shape, on_error: str = "raise") -> tuple[list[Path], np.ndarray]:
+def read_images(source, shape, on_error: str = "raise", crop: float | None = None) -> tuple[list[Path], np.ndarray]:
     """Read image files into one array.
 
     Args:
         source: A path, a folder or a list, as for `list_images`.
         shape: `(height, width, channels)` of all of them; height and width may be None where the files are of one size.
         on_error: `"raise"` names all unreadable files in one error; `"skip"` leaves them out with a warning.
+        crop: As for `read_image`.
 
     Returns:
         The paths that were read, and a float32 array `(n, height, width, channels)`, values 0..255; n is 0 where all were left out.
@@ -170,7 +185,7 @@ def read_images(source, shape, on_error: str = "raise") -> tuple[list[Path], np.
     paths, images, problems = [], [], []
     for path in list_images(source):
         try:
-            images.append(read_image(path, shape))
+            images.append(read_image(path, shape, crop))
             paths.append(path)
         except DataError as error:
             problems.append(str(error))

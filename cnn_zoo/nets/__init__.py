@@ -2,6 +2,7 @@
 
 from cnn_zoo.nets import (
     alexnet,  # noqa: F401
+    applications,  # noqa: F401
     baseline,  # noqa: F401
     darknet,  # noqa: F401
     densenet,  # noqa: F401

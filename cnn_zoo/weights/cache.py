@@ -4,6 +4,7 @@ The folder is `CNN_ZOO_CACHE`, else `~/.cache/cnn_zoo`. A file is downloaded bes
 the cache is whole. An interrupted download goes on where it stopped.
 """
 
+import base64
 import os
 import shutil
 import urllib.error
@@ -40,7 +41,7 @@ def is_here(record: Weights) -> bool:
 
 def stated_hash(record: Weights) -> str | None:
     """The hash that the file of a record must have, such as `sha256:ab12...`; None while only the server knows it."""
-    if record.hash != "hf":
+    if record.hash not in SERVERS:
         return record.hash
     note = _note(place(record))
     return note.read_text().strip() if note.is_file() else None
@@ -104,7 +105,7 @@ def download(record: Weights, *, progress: bool = True) -> Path:
             part.unlink()
             failures.append(f"{url}: wrong file ({problem})")
             continue
-        if record.hash == "hf":
+        if record.hash in SERVERS:
             with replacing(_note(path)) as aside:
                 aside.write_text(stated)
         os.replace(part, path)
@@ -120,14 +121,31 @@ def _note(path):
     return path.with_name(f"{path.name}.hash")  # beside a file whose hash only its server states
 
 
+def _hub_hash(headers):
+    """Hugging Face states the SHA-256 with its redirect to the file."""
+    etag = headers.get("X-Linked-Etag")
+    return f"sha256:{etag.strip(chr(34))}" if etag else None
+
+
+def _google_hash(headers):
+    """Google Cloud Storage states CRC32C and MD5, in base 64."""
+    for value in ",".join(headers.get_all("x-goog-hash") or []).split(","):
+        if value.strip().startswith("md5="):
+            return f"md5:{base64.b64decode(value.strip().removeprefix('md5=')).hex()}"
+    return None
+
+
+SERVERS = {"hf": _hub_hash, "gcs": _google_hash}  # where only the server states the hash, in a header
+
+
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, and keeps what the first of them says of the file: Hugging Face states size and SHA-256 there."""
+    """Follows redirects and keeps their headers."""
 
     def __init__(self):
-        self.etag = None
+        self.headers = []
 
     def redirect_request(self, request, file, code, message, headers, new):
-        self.etag = self.etag or headers.get("X-Linked-Etag")
+        self.headers.append(headers)
         return super().redirect_request(request, file, code, message, headers, new)
 
 
@@ -138,7 +156,7 @@ def _fetch(url, part, record, progress):
         if have > record.bytes:
             part.unlink()
             have = 0
-        if have == record.bytes and record.hash != "hf":
+        if have == record.bytes and record.hash not in SERVERS:
             return record.hash
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     redirects = _Redirects()
@@ -170,14 +188,15 @@ def _fetch(url, part, record, progress):
                 except OSError as error:
                     raise storage_error(error, part) from error
                 bar.update(len(block))
-        etag = redirects.etag or answer.headers.get("X-Linked-Etag")
+        headers = [*redirects.headers, answer.headers]
     if size is not None and (got := part.stat().st_size) < size:
         raise ValueError(f"the connection ended after {got:,} of {size:,} bytes")
-    if record.hash != "hf":
+    if record.hash not in SERVERS:
         return record.hash
-    if not etag:
+    stated = next(filter(None, map(SERVERS[record.hash], headers)), None)
+    if stated is None:
         raise ValueError("the server does not state the hash of the file")
-    return f"sha256:{etag.strip(chr(34))}"
+    return stated
 
 
 def _bar(record, size, have, progress):
