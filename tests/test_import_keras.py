@@ -82,7 +82,7 @@ def randomise(model, rng):
             elif name in ("gamma", "moving_variance"):
                 values[name] = rng.uniform(0.5, 1.5, array.shape)
                 if name == "gamma" and re.search("[b-z]_project_bn$|bn3$|^batch_norm", layer.name):
-                    values[name] *= 0.4
+                    values[name] *= 0.6
             elif name in PIXELS:
                 values[name] = np.reshape(PIXELS[name], array.shape)
             elif name != "count":
