@@ -276,7 +276,7 @@ class Info:
         return "\n".join(
             [
                 f"{spec.name}: {spec.paper}",
-                f"trainable parameters  {spec.params:,} ({spec.source})",
+                f"trainable parameters  {sum(layer[3] for layer in self.layers):,} ({spec.source})",
                 f"input                 {spec.size[0]} x {spec.size[1]} x {spec.channels}, values 0..255; preprocess: {preset.about}",
                 f"classes               {spec.classes}",
                 f"weights               {'; '.join(known) or 'none'}",

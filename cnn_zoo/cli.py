@@ -63,7 +63,9 @@ def list_(
     typer.echo(f"{'name':{wide}}  {'parameters':>12}  {'input':>13}  weights")
     for row in rows:
         shape = " x ".join(map(str, row["input_shape"]))
-        typer.echo(f"{row['name']:{wide}}  {row['params']:>12,}  {shape:>13}  {', '.join(row['weights']) or '-'}")
+        typer.echo(
+            f"{row['name']:{wide}}  {_count(row['params']):>12}  {shape:>13}  {', '.join(row['weights']) or '-'}"
+        )
 
 
 @app.command()
@@ -401,6 +403,10 @@ def _zoo():
         os.close(kept)
         os.close(nowhere)
     return zoo
+
+
+def _count(number):
+    return "?" if number is None else f"{number:,}"
 
 
 def _records(which):

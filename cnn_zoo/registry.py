@@ -37,7 +37,7 @@ class Spec:
         row: The family's row of hyper-parameters, in the paper's vocabulary.
         features: `features(x, row) -> {stride: tensor}`, the taps of the net.
         head: `head(x, classes, row) -> logits` from the last tap.
-        params: Trainable parameters at `classes` classes and the default input.
+        params: Trainable parameters at `classes` classes and the default input; None for a net of a newer Keras that nobody counted yet.
         source: Where that number is published (or how it follows from the publication).
         size: Default input height and width in pixels.
         channels: Default number of channels.
@@ -52,7 +52,7 @@ class Spec:
     row: Any = field(repr=False)
     features: Callable = field(repr=False)
     head: Callable = field(repr=False)
-    params: int
+    params: int | None
     source: str
     size: tuple[int, int]
     channels: int
