@@ -61,7 +61,7 @@ _HOMES = {  # public name -> the module that it is found in
     "export": "exporting",
 }
 
-_MODULES = ("explain", "plots", "table", "weights")
+_MODULES = ("explain", "losses", "metrics", "plots", "table", "weights")
 
 __all__ = [
     "DataError",

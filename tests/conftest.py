@@ -1,5 +1,6 @@
 """Shared by all tests: quiet TensorFlow, a private cache, and the real data sets where they are."""
 
+import itertools
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
+COUNTER = itertools.count()
 SHARED = REPOSITORY.parent / "shared"  # real data and reference numbers, kept beside the repository where there are any
 
 
@@ -22,7 +24,7 @@ def clean(monkeypatch, tmp_path):
     keras.utils.set_random_seed(0)
     yield
     keras.config.set_dtype_policy("float32")
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=next(COUNTER) % 10 == 0)  # to collect garbage takes most of a second
 
 
 @pytest.fixture

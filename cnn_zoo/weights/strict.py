@@ -113,7 +113,8 @@ def assign(model, arrays: dict, what: str, *, headless: bool = False) -> None:
     if problems:
         raise WeightsError(
             f"{what} does not fit the model {model.name!r}; {' | '.join(problems)}. "
-            "Build the model with the input_size that the weights were trained with"
+            "Build the model with the input_size and classes that the weights were trained with, "
+            "or put a new head on them with build_classifier"
         )
     for key, variable in places.items():
         variable.assign(arrays[key])
