@@ -38,7 +38,7 @@ DataDir = Annotated[
         help="Folder that holds NAME.npz in Keras' layout, or data sets of TensorFlow Datasets. Default: CNN_ZOO_DATA."
     ),
 ]
-Source = Annotated[Path, typer.Argument(help="A run folder or a .keras file.")]
+Source = Annotated[Path, typer.Argument(help="A run folder, a .keras file, or NET:WEIGHTS such as resnet50:imagenet.")]
 
 
 @app.command("list")
@@ -224,7 +224,7 @@ def evaluate(
     """Test a trained model: accuracy with its interval, per-class report, confusion matrix."""
     zoo = _zoo()
 
-    model, classes = zoo.load_model(source)
+    model, classes = _model(zoo, source)
     size = model.input_shape[1:3]
     loaded = zoo.load(data, data_dir=data_dir, size=None if None in size else size, how=resize)
     evaluation = zoo.evaluate(model, loaded.test, classes=classes or loaded.classes)
@@ -248,7 +248,7 @@ def predict(
     """Classify image files."""
     zoo = _zoo()
 
-    model, classes = zoo.load_model(source)
+    model, classes = _model(zoo, source)
     inputs = images[0] if len(images) == 1 else images
     found = zoo.predict(model, inputs, classes=classes, on_error="skip" if skip else "raise", crop=crop)
     if csv is not None:
@@ -269,7 +269,7 @@ def export(
     """Export a trained model with its preprocessing inside, and check the export against the model."""
     zoo = _zoo()
 
-    model, classes = zoo.load_model(source)
+    model, classes = _model(zoo, source)
     exported = zoo.export(model, out, format, classes=classes, overwrite=overwrite)
     if as_json:
         return _print_json(exported.to_dict())
@@ -403,6 +403,14 @@ def _zoo():
         os.close(kept)
         os.close(nowhere)
     return zoo
+
+
+def _model(zoo, source):
+    """A trained model and the names of its classes."""
+    net, colon, tag = str(source).partition(":")
+    if colon and net in zoo.SPECS and not source.exists():
+        return zoo.build(net, weights=tag), zoo.weights.find(net, tag).classes
+    return zoo.load_model(source)
 
 
 def _count(number):

@@ -162,6 +162,18 @@ def test_the_table_in_every_form(cli, tmp_path):
         assert says in cli(*wrong).stderr
 
 
+def test_published_weights_serve_without_a_run(cli, tmp_path):
+    import keras
+
+    digit = keras.utils.array_to_img(np.zeros((28, 28, 1)), scale=False)
+    digit.save(tmp_path / "digit.png")
+    answer = json.loads(cli("predict", "lenet:mnist", str(tmp_path / "digit.png"), "--json").stdout)
+    assert answer[0]["predictions"][0]["class"] in set("0123456789")
+    done = cli("export", "lenet:mnist", str(tmp_path / "served"))
+    assert done.returncode == 0 and (tmp_path / "served" / "saved_model.pb").is_file()
+    assert "did you mean 'mnist'" in cli("predict", "lenet:mnst", str(tmp_path / "digit.png")).stderr
+
+
 def test_other_projects_weights_become_ours(cli, shared, tmp_path):
     import cnn_zoo
 
