@@ -57,11 +57,20 @@ _HOMES = {  # public name -> the module that it is found in
     "recipe": "train",
     "Predictions": "prediction",
     "predict": "prediction",
+    "Masks": "mask_prediction",
+    "predict_mask": "mask_prediction",
+    "predict_tiled": "mask_prediction",
+    "segment_then_classify": "mask_prediction",
+    "Palette": "masks",
+    "check_masks": "masks",
+    "class_weights_from": "masks",
+    "read_mask": "masks",
+    "kmeans_segment": "classic",
     "Export": "exporting",
     "export": "exporting",
 }
 
-_MODULES = ("explain", "losses", "metrics", "plots", "table", "weights")
+_MODULES = ("explain", "losses", "mask_plots", "metrics", "plots", "table", "weights")
 
 __all__ = [
     "DataError",

@@ -10,6 +10,7 @@ from cnn_zoo.nets import (
     googlenet,  # noqa: F401
     inception,  # noqa: F401
     lenet,  # noqa: F401
+    mit,  # noqa: F401
     mobilenet,  # noqa: F401
     nasnet,  # noqa: F401
     resnet,  # noqa: F401

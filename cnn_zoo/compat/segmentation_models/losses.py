@@ -1,0 +1,3 @@
+"""`segmentation_models.losses`."""
+
+from cnn_zoo.compat.sm_losses import *  # noqa: F403

@@ -1,0 +1,3 @@
+"""`segmentation_models.metrics`."""
+
+from cnn_zoo.compat.sm_metrics import *  # noqa: F403
