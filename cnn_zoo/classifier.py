@@ -1,4 +1,4 @@
-"""What `fit`, `evaluate`, `predict` and `export` ask of a Keras model, whoever built it."""
+"""What `fit`, `evaluate`, `predict` and `export` ask of a Keras model, whoever built it: is it a classifier or a segmenter?"""
 
 import keras
 
@@ -7,6 +7,15 @@ from cnn_zoo.errors import InputError
 
 def check_classifier(model) -> None:
     """Raise InputError unless the model goes from `(batch, height, width, channels)` to `(batch, classes)`."""
+    if is_segmenter(model):
+        raise InputError(
+            f"the model gives {model.output_shape}, a class a pixel, and a classifier gives (batch, classes); "
+            "predict_mask and evaluate are for segmenters"
+        )
+
+
+def is_segmenter(model) -> bool:
+    """True for a model from images to `(batch, height, width, classes)`, False for one to `(batch, classes)`; InputError for any other."""
     if not isinstance(model, keras.Model) or not model.built:
         raise InputError(f"a built keras.Model is expected, not {type(model).__name__}; build() makes one")
     if not getattr(model, "inputs", None):
@@ -24,8 +33,11 @@ def check_classifier(model) -> None:
         raise InputError(
             f"the model takes inputs of shape {model.input_shape}, not images (batch, height, width, channels)"
         )
-    if len(model.output_shape) != 2:
-        raise InputError(f"the model gives {model.output_shape}, and a classifier gives (batch, classes)")
+    if len(model.output_shape) not in (2, 4):
+        raise InputError(
+            f"the model gives {model.output_shape}; a classifier gives (batch, classes), a segmenter (batch, height, width, classes)"
+        )
+    return len(model.output_shape) == 4
 
 
 def output_kind(model) -> str:

@@ -628,3 +628,39 @@ def boundary_weights(mask, *, w0=10.0, sigma=5.0, class_weight=None, instances=F
         first[...] = np.minimum(first, distance)
     term = w0 * np.exp(-np.square(nearest.sum(0)) / (2 * sigma**2))
     return np.where(ignored, 0, weights + np.where(values == 0, term, 0)).astype("float32")
+
+
+LOSSES = {
+    "cross_entropy": CrossEntropy,
+    "focal": Focal,
+    "dice": Dice,
+    "jaccard": Jaccard,
+    "tversky": Tversky,
+    "focal_tversky": FocalTversky,
+    "lovasz": Lovasz,
+}
+
+
+def named(text: str, **settings) -> keras.losses.Loss:
+    """The loss that a text names: "focal", or a sum such as "cross_entropy + 0.5 dice".
+
+    Args:
+        text: Keys of `LOSSES`, each with an optional factor before it, joined by "+".
+        **settings: Of all of them, as for `SegmentationLoss`.
+
+    Raises:
+        InputError: The text names no loss.
+    """
+    parts = []
+    for term in str(text).split("+"):
+        *factor, name = term.split() or [""]
+        try:
+            weight = float(factor[0]) if factor else 1.0
+        except ValueError:
+            weight = math.nan
+        if name not in LOSSES or len(factor) > 1 or not (math.isfinite(weight) and weight >= 0):
+            raise InputError(
+                f'{text!r} names no loss at {term.strip()!r}: write one of {", ".join(LOSSES)}, or a sum such as "cross_entropy + 0.5 dice"'
+            )
+        parts.append((LOSSES[name](**settings), weight))
+    return parts[0][0] if parts[0][1:] == (1.0,) and len(parts) == 1 else WeightedSum(*zip(*parts))

@@ -24,7 +24,7 @@ class Picture(Figure):
 
 
 def curves(history, save=None) -> Picture:
-    """Loss and accuracy by epoch, training against validation, the best validation accuracy marked.
+    """Loss and accuracy (of masks: mean IoU) by epoch, training against validation, the best validation score marked.
 
     Args:
         history: A `Run`, its `.history`, or the `.history` of a Keras `History`: name -> a value an epoch.
@@ -34,21 +34,22 @@ def curves(history, save=None) -> Picture:
         InputError: No epochs, or a history without loss or accuracy.
     """
     history = getattr(history, "history", history)
-    missing = [key for key in ("loss", "accuracy") if not len(history.get(key, ()))]
+    score = "mean_iou" if "mean_iou" in history else "accuracy"
+    missing = [key for key in ("loss", score) if not len(history.get(key, ()))]
     if missing:
         raise InputError(f"there is no epoch to draw yet, or it has no {' and no '.join(missing)}")
     epochs = np.arange(1, len(history["loss"]) + 1)
     figure = Picture(figsize=(9, 3.6), layout="constrained")
-    for axes, key, title in zip(figure.subplots(1, 2), ("loss", "accuracy"), ("Loss", "Accuracy")):
+    for axes, key, title in zip(figure.subplots(1, 2), ("loss", score), ("Loss", "Mean IoU" if score == "mean_iou" else "Accuracy")):
         marker = "o" if len(epochs) < 30 else None
         axes.plot(epochs, history[key], color=TRAINING, marker=marker, markersize=3.5, label="training")
         if f"val_{key}" in history:
             axes.plot(
                 epochs, history[f"val_{key}"], color=VALIDATION, marker=marker, markersize=3.5, label="validation"
             )
-        if key == "accuracy" and "val_accuracy" in history:
-            best = int(np.argmax(history["val_accuracy"]))
-            value = history["val_accuracy"][best]
+        if key == score and f"val_{score}" in history:
+            best = int(np.argmax(history[f"val_{score}"]))
+            value = history[f"val_{score}"][best]
             axes.axvline(best + 1, color=VALIDATION, linewidth=0.8, linestyle=":")
             axes.plot(
                 best + 1, value, "*", color=VALIDATION, markersize=12, label=f"best: {value:.4f}, epoch {best + 1}"

@@ -18,7 +18,7 @@ ALLOWED = {  # module or folder -> parts of the package that it may import
     "metrics": {"errors"},
     "data": {"data", "errors", "files"},
     "classifier": {"errors"},
-    "train": {"train", "classifier", "data", "errors", "files", "version"},
+    "train": {"train", "classifier", "data", "errors", "files", "losses", "masks", "metrics", "version"},
     "prediction": {"classifier", "data", "errors", "files"},
     "exporting": {"exporting", "classifier", "data", "errors", "files", "version"},
     "plots": {"errors", "files"},

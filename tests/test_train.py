@@ -133,8 +133,10 @@ def test_data_that_do_not_fit_the_model(change, message, tmp_path, rng):
 def test_models_that_are_no_classifiers(data, tmp_path):
     inputs = keras.Input((12, 12, 1))
     image_out = keras.Model(inputs, L.Conv2D(3, 3)(inputs))
-    with pytest.raises(InputError, match=r"gives \(None, 10, 10, 3\), and a classifier gives"):
+    with pytest.raises(InputError, match="the data have labels and the model gives a class a pixel"):
         fit(image_out, data, QUICK, run=tmp_path / "run")
+    with pytest.raises(InputError, match=r"gives \(None, 12, 12\); a classifier gives"):
+        fit(keras.Model(inputs, inputs[..., 0]), data, QUICK, run=tmp_path / "run")
     flat = keras.Input((7,))
     with pytest.raises(InputError, match="not images"):
         fit(keras.Model(flat, L.Dense(3)(flat)), data, QUICK, run=tmp_path / "run")

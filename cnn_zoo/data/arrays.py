@@ -1,4 +1,4 @@
-"""Labelled images in memory: `Split` and `Data`, and the checks that every array passes."""
+"""Images with labels or masks: `Split` and `Data`, and the checks that every array passes."""
 
 import dataclasses
 import hashlib
@@ -12,11 +12,11 @@ from cnn_zoo.errors import DataError, InputError
 
 @dataclass(frozen=True)
 class Split:
-    """Labelled images.
+    """Images, each with a label or with a mask.
 
     Attributes:
         images: `(n, height, width, channels)`, uint8 or float32, values 0..255.
-        labels: `(n,)`, int64, from 0.
+        labels: `(n,)`, int64, from 0; or masks, `(n, height, width)`, uint8 or int32, a class id a pixel.
     """
 
     images: np.ndarray
@@ -24,6 +24,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether the labels are masks."""
+        return self.labels.ndim == 3
 
     def take(self, indices) -> "Split":
         """The images and labels at these indices."""
@@ -41,6 +46,7 @@ class Data:
         test: What is looked at once, at the end, or None.
         classes: Names of the classes; label i is `classes[i]`.
         source: One sentence: where it is from and by which rule its values became 0..255.
+        ignore: Ids in masks that are no class (void): not trained on and not scored.
     """
 
     name: str
@@ -49,6 +55,7 @@ class Data:
     test: Split | None
     classes: tuple[str, ...]
     source: str
+    ignore: tuple[int, ...] = ()
 
     @classmethod
     def from_arrays(
@@ -57,6 +64,7 @@ class Data:
         labels,
         *,
         classes=None,
+        ignore=(),
         name: str = "arrays",
         test: float = 0.0,
         validation: float = 0.0,
@@ -67,11 +75,12 @@ class Data:
         Args:
             images: `(n, height, width)` or `(n, height, width, channels)`. bool becomes 0 and 255; uint8 stays; uint16 is divided by 257;
                 floats must lie in 0..255.
-            labels: `(n,)` integers from 0.
+            labels: `(n,)` integers from 0; or masks, `(n, height, width)` or `(n, height, width, 1)`, a class id a pixel.
             classes: Names; default "0", "1", ... up to the largest label.
+            ignore: Id, or ids, in masks that are no class.
             name: Short name.
-            test: Fraction held out for the test, stratified.
-            validation: Fraction of the rest held out for validation, stratified.
+            test: Fraction held out for the test, stratified (masks: at random).
+            validation: Fraction of the rest held out for validation, likewise.
             seed: Of both splits.
 
         Raises:
@@ -79,16 +88,22 @@ class Data:
             InputError: Values outside 0..255 or not finite, labels that are not integers in range.
         """
         images, rule = to_contract(images)
-        labels = _labels(labels, len(images), classes)
-        classes = tuple(map(str, classes if classes is not None else range(int(labels.max()) + 1)))
-        whole = cls(name, Split(images, labels), None, None, classes, f"{len(images):,} images given as arrays, {rule}")
+        ignore = tuple(int(i) for i in np.atleast_1d(ignore).astype(int))
+        if np.ndim(labels) >= 3:
+            labels = to_masks(labels, images.shape[:3], classes, ignore)
+        else:
+            labels = _labels(labels, len(images), classes)
+        named = labels[~np.isin(labels, ignore)] if ignore else labels
+        classes = tuple(map(str, classes if classes is not None else range(int(named.max(initial=0)) + 1)))
+        source = f"{len(images):,} images given as arrays, {rule}"
+        whole = cls(name, Split(images, labels), None, None, classes, source, ignore)
         if test:
             rest, held = _stratified(whole.train, test, seed, "test")
             whole = dataclasses.replace(whole, train=rest, test=held)
         return whole.split(validation, seed) if validation else whole
 
     def split(self, fraction: float, seed: int = 0) -> "Data":
-        """Hold out a stratified validation split; an existing one is first put back into the training split.
+        """Hold out a validation split, stratified by labels (masks: at random); an existing one is first put back into the training split.
 
         Args:
             fraction: 0 <= fraction < 1 of the training images; 0 leaves no validation split.
@@ -116,7 +131,7 @@ class Data:
         Raises:
             InputError: `how` is neither, or padding would have to cut.
         """
-        from cnn_zoo.data.images import pad, resize
+        from cnn_zoo.data.images import nearest, pad, resize
 
         size = (size, size) if np.ndim(size) == 0 else tuple(size)
         change = {"bilinear": resize, "pad": pad}.get(how)
@@ -125,7 +140,18 @@ class Data:
         was = self.train.images.shape[1:3]
         if was == size:
             return self
-        splits = {part: Split(change(split.images, size), split.labels) for part, split in self._splits().items()}
+        if self.train.has_masks and how == "pad" and not self.ignore:
+            raise InputError("padding masks needs an id for what is outside: give the data an ignore id, such as 255")
+
+        def resized(split):
+            labels = split.labels
+            if split.has_masks:
+                labels = (
+                    nearest(labels, size) if how == "bilinear" else pad(labels[..., None], size, self.ignore[0])[..., 0]
+                )
+            return Split(change(split.images, size), labels)
+
+        splits = {part: resized(split) for part, split in self._splits().items()}
         word = "padded with zeros" if how == "pad" else "resized bilinearly"
         rule = f"{self.source}; {word} from {was[0]}x{was[1]} to {size[0]}x{size[1]}"
         return dataclasses.replace(self, **splits, source=rule)
@@ -138,16 +164,18 @@ class Data:
 
     def describe(self) -> dict:
         """What a run keeps of its data, as plain values; two equal descriptions mean the same pixels and labels."""
+        counted = "pixels_per_class" if self.train.has_masks else "per_class"
         return {
             "name": self.name,
             "source": self.source,
             "image_shape": list(self.train.images.shape[1:]),
             "dtype": str(self.train.images.dtype),
             "classes": list(self.classes),
+            **({"ignore": list(self.ignore)} if self.ignore else {}),
             **{
                 part: {
                     "images": len(split),
-                    "per_class": np.bincount(split.labels, minlength=len(self.classes)).tolist(),
+                    counted: class_counts(split.labels, len(self.classes), self.ignore).tolist(),
                     "sha256": _fingerprint(split),
                 }
                 for part, split in self._splits().items()
@@ -232,8 +260,61 @@ def check_batch(images, shape=None) -> None:
         )
 
 
-def check_labels(labels, classes: int) -> None:
-    """Raise InputError unless all labels are integers in `0..classes - 1`."""
+def class_counts(labels, classes: int, ignore=()) -> np.ndarray:
+    """How many labels, or pixels of masks, each class has, `(classes,)`."""
+    counts = np.zeros(classes, int)
+    for part in labels if labels.ndim == 3 else [labels]:
+        part = part.ravel()
+        counts += np.bincount(part[~np.isin(part, ignore)] if len(ignore) else part, minlength=classes)
+    return counts
+
+
+def to_masks(masks, shape, classes=None, ignore=()) -> np.ndarray:
+    """Masks as `(n, height, width)`, uint8 or int32.
+
+    Args:
+        masks: `(n, height, width)` or `(n, height, width, 1)` of integers or bool.
+        shape: `(n, height, width)` of the images.
+        classes: Names of the classes, or None for any number.
+        ignore: Ids that are no class.
+
+    Raises:
+        DataError: Another shape than that of the images.
+        InputError: Values that are no integers, or ids without a class.
+    """
+    masks = np.asarray(masks)
+    if masks.ndim == 4 and masks.shape[-1] == 1:
+        masks = masks[..., 0]
+    if masks.shape != tuple(shape):
+        hint = "; one-hot masks: masks.argmax(-1)" if masks.ndim == 4 else ""
+        raise DataError(
+            f"images of {tuple(shape)} (number, height, width) need masks of that shape, not {masks.shape}{hint}"
+        )
+    masks = masks.astype("uint8") if masks.dtype == bool else masks
+    if masks.dtype.kind not in "iu":
+        raise InputError(f"masks hold class ids, which are integers, not {masks.dtype}")
+    check_masks_fit(masks, len(classes) if classes is not None else None, ignore)
+    return masks.astype("uint8" if masks.max() < 256 else "int32")
+
+
+def check_masks_fit(masks, classes, ignore=()) -> None:
+    """Raise InputError unless all ids are in `0..classes - 1` (None: any from 0) or ignored."""
+    allowed = range(
+        255 if classes is None else classes
+    )  # 255 marks void, or the object in a 0/255 mask, unless classes say otherwise
+    found = sorted({int(i) for mask in masks for i in np.unique(mask)} - set(ignore))
+    if unknown := [i for i in found if i not in allowed]:
+        shown = ", ".join(map(str, unknown[:8])) + (", ..." if len(unknown) > 8 else "")
+        raise InputError(
+            f"masks hold {shown}, none of the classes 0..{allowed[-1]}: name what is no class in ignore=, number the classes from 0 "
+            "(0/255 masks: masks // 255), or see what cnn_zoo.check_masks says"
+        )
+
+
+def check_labels(labels, classes: int, ignore=()) -> None:
+    """Raise InputError unless all labels, or ids of masks, are integers in `0..classes - 1`."""
+    if labels.ndim == 3:
+        return check_masks_fit(labels, classes, ignore)
     if labels.dtype.kind not in "iu":
         raise InputError(f"labels must be integers from 0, not {labels.dtype}; one-hot labels: labels.argmax(-1)")
     if len(labels) and (labels.min() < 0 or labels.max() >= classes):
@@ -260,11 +341,14 @@ def _stratified(split, fraction, seed, part):
 
     if not 0 < fraction < 1:
         raise DataError(f"the {part} fraction must lie between 0 and 1, not {fraction}")
+    strata = None if split.has_masks else split.labels
     try:
-        rest, held = train_test_split(
-            np.arange(len(split)), test_size=fraction, random_state=seed, stratify=split.labels
-        )
+        rest, held = train_test_split(np.arange(len(split)), test_size=fraction, random_state=seed, stratify=strata)
     except ValueError as error:
+        if split.has_masks:
+            raise DataError(
+                f"cannot hold out {fraction:.0%} of {len(split)} images for {part}: give more images"
+            ) from error
         counts = np.bincount(split.labels)
         raise DataError(
             f"cannot hold out {fraction:.0%} of {len(split)} images for {part} with every class in both parts "

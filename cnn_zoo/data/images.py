@@ -1,13 +1,15 @@
 """Image files and raw bytes to arrays, by one rule for prediction and for exported models alike."""
 
-import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from cnn_zoo.errors import DataError, InputError, ZooError
+from cnn_zoo.data.formats import SUFFIXES, luma, read_array, read_many, to_channels
+from cnn_zoo.data.intensity import Intensity
+from cnn_zoo.errors import DataError, InputError
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = tuple(suffix for suffix in SUFFIXES if suffix != ".npz")  # a .npz in a folder is rather a data set
 
 
 def decode_bytes(contents, shape):
@@ -31,7 +33,7 @@ def decode_bytes(contents, shape):
         image = tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
     image = tf.cast(image, tf.float32)
     if channels == 1:
-        image = _luma(image)
+        image = luma(image)
     if height is not None:
         image = tf.image.resize(image, (height, width), antialias=True)
         image = tf.clip_by_value(image, 0.0, 255.0)
@@ -48,8 +50,9 @@ def check_channels(channels) -> None:
 def read_image(path, shape=None, crop: float | None = None) -> np.ndarray:
     """Read an image file.
 
-    PNG and JPEG are decoded by `decode_bytes`, as in an exported model; BMP, GIF (first frame), TIFF and WebP through Pillow, and 16-bit
-    files are divided by 257.
+    The file is read by `cnn_zoo.data.formats.read_array` (of several frames the first) and brought to 0..255 by its type, `Intensity("dtype")`: 8-bit
+    values as they are, 16-bit ones divided by 257. PNG and JPEG come out as `decode_bytes` gives them in an exported model, except that a
+    photograph with an EXIF orientation is turned here.
 
     Args:
         path: The file.
@@ -69,48 +72,15 @@ def read_image(path, shape=None, crop: float | None = None) -> np.ndarray:
             raise InputError(f"crop is a fraction, 0 < crop <= 1, not {crop!r}")
         if shape is not None and None not in shape[:2]:
             return _middle(read_image(path, (None, None, shape[2])), shape[:2], crop)
-    import tensorflow as tf
-    from PIL import Image, UnidentifiedImageError
-
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"there is no image {str(path)!r}")
+    values = read_array(path, alpha=shape is None or shape[2] == 4)
+    if shape is None:
+        shape = (None, None, values.shape[-1])
+    check_channels(shape[2])
     try:
-        contents = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{str(path)!r} cannot be read ({error.strerror}): check its permissions") from error
-    if not contents:
-        raise DataError(f"{str(path)!r} is empty (0 bytes): get the file again")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                image.load()  # finds truncated files, which TensorFlow decodes to gray
-                kind, mode = image.format, image.mode
-                if shape is None:
-                    gray = mode in ("L", "1", "F") or mode.startswith("I")
-                    shape = (None, None, 1 if gray else 4 if mode == "RGBA" else 3)
-                check_channels(shape[2])
-                # MPO is what telephones write as .jpg: a JPEG with more pictures behind the first.
-                ordinary = kind in ("JPEG", "MPO") and mode != "CMYK" and shape[2] != 4
-                if ordinary or (kind == "PNG" and not mode.startswith("I")):
-                    return decode_bytes(contents, shape).numpy()
-                values = _values(image, shape[2], path)
-    except ZooError:
-        raise
-    except UnidentifiedImageError as error:
-        raise DataError(f"{str(path)!r} is not an image that can be read ({', '.join(IMAGE_SUFFIXES)})") from error
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"{str(path)!r} claims to be larger than {Image.MAX_IMAGE_PIXELS:,} pixels: is it genuine?"
-        ) from error
-    except tf.errors.InvalidArgumentError as error:  # Pillow forgives what an exported model will not
-        raise DataError(f"{str(path)!r} is damaged ({kind} data that end or break off): get the file again") from error
-    except Exception as error:  # damaged bytes raise what Pillow's readers like: struct.error, IndexError, ...
-        raise DataError(f"{str(path)!r} is damaged ({error}): get the file again") from error
-    if shape[0] is not None:
-        values = resize(values[None], shape[:2])[0]
-    return values
+        values = to_channels(Intensity().apply(values).astype("float32"), shape[2])
+    except (DataError, InputError) as error:
+        raise DataError(f"{str(path)!r}: {error}") from error
+    return values if shape[0] is None else resize(values[None], shape[:2])[0]
 
 
 def _middle(image, size, crop):
@@ -120,33 +90,10 @@ def _middle(image, size, crop):
     return resize(image[None], whole)[0, top : top + size[0], left : left + size[1]]
 
 
-def _values(image, channels, path):
-    """A Pillow image as float32 `(height, width, channels)`, 0..255."""
-    if image.mode == "F" or image.mode.startswith("I"):  # I is 32-bit, I;16 and I;16B are 16-bit
-        values = np.asarray(image)
-        most = 255 if image.mode == "F" else 65535
-        if not (values.min() >= 0 and values.max() <= most):  # so put, NaN does not pass
-            raise DataError(
-                f"{str(path)!r} holds values from {values.min():.6g} to {values.max():.6g}, and {'float' if most == 255 else 'integer'} "
-                f"images must hold 0..{most}: bring them to that range by a rule that is the same for all images"
-            )
-        values = (values if image.mode == "F" else values / 257).astype("float32")[..., None]
-        color = np.repeat(values, min(channels, 3), axis=-1)
-        return color if channels != 4 else np.concatenate([color, np.full_like(values, 255)], axis=-1)
-    if channels == 4:
-        return np.asarray(image.convert("RGBA")).astype("float32")
-    values = np.asarray(image.convert("RGB")).astype("float32")
-    return _luma(values) if channels == 1 else values
-
-
-def _luma(rgb):
-    """Gray by ITU-R BT.601, 0.299 R + 0.587 G + 0.114 B, written so that equal channels come out as they are, to the bit."""
-    red, green, blue = rgb[..., 0:1], rgb[..., 1:2], rgb[..., 2:3]
-    return green + 0.299 * (red - green) + 0.114 * (blue - green)
-
-
 def list_images(source) -> list[Path]:
     """The image files of a folder (with its subfolders, sorted), of a list of paths, or one path.
+
+    In folders, hidden files (`._x.jpg`, which macOS leaves behind) are not images, and neither is a `.npz`.
 
     Raises:
         DataError: The folder has none, or the path does not exist.
@@ -158,7 +105,11 @@ def list_images(source) -> list[Path]:
         if not source.exists():
             raise DataError(f"there is no image or folder {str(source)!r}")
         return [source]
-    found = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    found = sorted(
+        path
+        for path in source.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
     if not found:
         raise DataError(f"the folder {str(source)!r} has no images ({', '.join(IMAGE_SUFFIXES)})")
     return found
@@ -180,20 +131,9 @@ def read_images(source, shape, on_error: str = "raise", crop: float | None = Non
         DataError: See `on_error`; an empty folder; or the files differ in size and `shape` does not say which to bring them to.
         InputError: `on_error` is neither.
     """
-    if on_error not in ("raise", "skip"):
-        raise InputError(f"on_error is 'raise' or 'skip', not {on_error!r}")
-    paths, images, problems = [], [], []
-    for path in list_images(source):
-        try:
-            images.append(read_image(path, shape, crop))
-            paths.append(path)
-        except DataError as error:
-            problems.append(str(error))
-    if problems:
-        shown = "; ".join(problems[:10]) + (f"; and {len(problems) - 10} more" if len(problems) > 10 else "")
-        if on_error == "raise":
-            raise DataError(f"{len(problems)} image(s) cannot be read: {shown}. Mend or remove them, or skip them")
-        warnings.warn(f"left out {len(problems)} image(s): {shown}", stacklevel=2)
+    listed = list_images(source)
+    images, kept = read_many(listed, on_error, partial(read_image, shape=shape, crop=crop))
+    paths = [listed[i] for i in kept]
     if not images:
         return paths, np.zeros((0, *(side or 0 for side in shape)), "float32")
     if len(sizes := {image.shape[:2] for image in images}) > 1:
@@ -215,15 +155,22 @@ def resize(images: np.ndarray, size) -> np.ndarray:
     return np.rint(resized).astype("uint8") if images.dtype == np.uint8 else resized.astype("float32")
 
 
-def pad(images: np.ndarray, size) -> np.ndarray:
-    """Centre a batch on zeros; an odd difference puts the larger part below and to the right."""
+def nearest(masks: np.ndarray, size) -> np.ndarray:
+    """Masks `(n, height, width)` at another size: each pixel has the id of the nearest one, so that no ids are made up."""
+    _check_size(size)
+    rows, columns = (((np.arange(want) + 0.5) * have / want).astype(int) for want, have in zip(size, masks.shape[1:3]))
+    return masks[:, rows[:, None], columns]
+
+
+def pad(images: np.ndarray, size, value=0) -> np.ndarray:
+    """Centre a batch on zeros, or another value; an odd difference puts the larger part below and to the right."""
     _check_size(size)
     extra = [want - have for want, have in zip(size, images.shape[1:3], strict=True)]
     if min(extra) < 0:
         raise InputError(
             f"cannot pad {images.shape[1]}x{images.shape[2]} images to {size[0]}x{size[1]}: use how='bilinear'"
         )
-    return np.pad(images, [(0, 0), *((e // 2, e - e // 2) for e in extra), (0, 0)])
+    return np.pad(images, [(0, 0), *((e // 2, e - e // 2) for e in extra), (0, 0)], constant_values=value)
 
 
 def _check_size(size):

@@ -1,13 +1,16 @@
 """Known data sets by name: from a folder of the user's, from scikit-learn, or through TensorFlow Datasets."""
 
 import difflib
+import io
 import os
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from cnn_zoo.data.arrays import Data, Split, _labels, _stratified, to_contract
+from cnn_zoo.data.arrays import Data, Split, _labels, _stratified, to_contract, to_masks
 from cnn_zoo.errors import DataError, MissingExtraError, require
 
 TEN = tuple("0123456789")
@@ -18,6 +21,10 @@ DATASETS = {  # name -> class names
         "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
     ),
     "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    "camvid": (
+        "Sky", "Building", "Pole", "Road", "Pavement", "Tree", "SignSymbol", "Fence", "Car", "Pedestrian", "Bicyclist",
+    ),
+    "isbi2012": ("cell", "membrane"),
 }  # fmt: skip
 _SHAPES = {"mnist": (28, 28, 1), "fashion_mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 
@@ -28,6 +35,10 @@ def load(name: str, *, data_dir=None, size=None, how: str = "bilinear", validati
     `"digits"` (scikit-learn's 1,797 real handwritten digits, 8x8 pixels) is always there. `"mnist"`, `"fashion_mnist"` and `"cifar10"` are
     looked for in `data_dir`, or else in the folder that the environment variable CNN_ZOO_DATA names: `NAME.npz` in Keras' layout (`x_train`,
     `y_train`, `x_test`, `y_test`) or a folder prepared by TensorFlow Datasets; failing that, TensorFlow Datasets downloads them.
+
+    Two have masks, and must be in that folder, as `NAME/` or `NAME.zip`: `"camvid"` (`camvid/{train,val,test}/{images,masks}`, ids in the order of
+    `DATASETS` and 11 for void, as in SegNet's tutorial) and `"isbi2012"` (`isbi2012/{images,masks}`, the 30 labelled slices of the challenge,
+    membrane 0 and cell 255; the last six are the test split here, since the challenge's own labels are not public).
 
     Args:
         name: One of `DATASETS`.
@@ -48,7 +59,12 @@ def load(name: str, *, data_dir=None, size=None, how: str = "bilinear", validati
         close = difflib.get_close_matches(str(name).lower(), DATASETS, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise DataError(f"there is no data set {name!r}{hint} (there are: {', '.join(DATASETS)})")
-    data = _digits() if name == "digits" else _known(name, data_dir)
+    if name == "digits":
+        data = _digits()
+    elif name in MASKED:
+        data = _masked(name, data_dir)
+    else:
+        data = _known(name, data_dir)
     if validation:
         data = data.split(validation, seed)
     return data if size is None else data.resize(size, how)
@@ -64,15 +80,87 @@ def _digits():
     return Data("digits", train, None, test, TEN, source)
 
 
-def _known(name, data_dir):
+def _folder(data_dir, file):
+    """The folder that the user named, or None; DataError if it is none."""
     folder = data_dir or os.environ.get("CNN_ZOO_DATA") or None
+    if folder is None:
+        return None
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        given = "data_dir" if data_dir else "CNN_ZOO_DATA"
+        raise DataError(f"{given} names {str(folder)!r}, which is not a folder: give the folder that holds {file}")
+    return folder
+
+
+def _masked(name, data_dir):
+    """A known data set with masks, from its folder or its zip file."""
+    folder = _folder(data_dir, f"{name}.zip")
+    places = [] if folder is None else [folder / f"{name}.zip", folder]
+    place = next((place for place in places if place.is_file() or (place / name).is_dir()), None)
+    if place is None:
+        raise DataError(
+            f"{name} is not in {str(folder) if folder else 'any folder'!r}: put {name}.zip or the folder {name} (see the help of load) into a folder "
+            "and name it with data_dir= or CNN_ZOO_DATA"
+        )
+    try:
+        if place.is_dir():
+            return MASKED[name](place / name)
+        with zipfile.ZipFile(place) as whole:
+            return MASKED[name](zipfile.Path(whole, f"{name}/"))
+    except zipfile.BadZipFile as error:
+        raise DataError(f"{str(place)!r} is damaged or no zip file ({error}): get it again") from error
+
+
+def _pairs(place):
+    """Images and masks of two folders, paired by their names without suffix, as arrays."""
+    if not ((place / "images").is_dir() and (place / "masks").is_dir()):
+        raise DataError(f"{str(place)!r} lacks the folders images and masks")
+    images, masks = (
+        {Path(f.name).stem: f for f in (place / part).iterdir() if f.is_file()} for part in ("images", "masks")
+    )
+    if lonely := sorted(images.keys() ^ masks.keys()):
+        raise DataError(f"{str(place)!r} has {len(lonely)} files without partner, such as {lonely[0]!r}")
+
+    def read(file):
+        try:
+            with Image.open(io.BytesIO(file.read_bytes())) as image:
+                return np.asarray(image)
+        except (OSError, zipfile.BadZipFile, zlib.error) as error:
+            raise DataError(f"{str(file)!r} cannot be read ({error})") from error
+
+    names = sorted(images)
+    pictures, answers = ([read(files[name]) for name in names] for files in (images, masks))
+    try:
+        return np.stack(pictures), np.stack(answers)
+    except ValueError as error:
+        raise DataError(f"the images or masks in {str(place)!r} are none, or of several sizes") from error
+
+
+def _camvid(place):
+    splits = []
+    for part in ("train", "val", "test"):
+        images, masks = _pairs(place / part)
+        splits.append(Split(to_contract(images)[0], to_masks(masks, images.shape[:3], DATASETS["camvid"], (11,))))
+    return Data(
+        "camvid", *splits, DATASETS["camvid"], "CamVid as cut for SegNet's tutorial, 8-bit values as they are", (11,)
+    )
+
+
+def _isbi2012(place):
+    images, masks = _pairs(place)
+    images, masks = to_contract(images)[0], to_masks(masks == 0, images.shape[:3])
+    source = "the 30 labelled slices of the ISBI 2012 challenge, the last six for the test, 8-bit values as they are"
+    return Data(
+        "isbi2012", Split(images[:24], masks[:24]), None, Split(images[24:], masks[24:]), DATASETS["isbi2012"], source
+    )
+
+
+MASKED = {"camvid": _camvid, "isbi2012": _isbi2012}
+
+
+def _known(name, data_dir):
+    folder = _folder(data_dir, f"{name}.npz")
     if folder is not None:
-        folder = Path(folder).expanduser()
-        if not folder.is_dir():
-            given = "data_dir" if data_dir else "CNN_ZOO_DATA"
-            raise DataError(
-                f"{given} names {str(folder)!r}, which is not a folder: give the folder that holds {name}.npz"
-            )
         path = folder / f"{name}.npz"
         if path.is_file():
             return _from_npz(name, path)

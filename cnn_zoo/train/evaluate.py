@@ -1,11 +1,12 @@
-"""How good is a classifier: accuracy with its interval, per-class report, confusion matrix."""
+"""How good is a model: of a classifier accuracy with its interval, of a segmenter IoU, of both a report by class and the confusion matrix."""
 
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 
-from cnn_zoo.classifier import check_classifier, class_names, output_kind
+from cnn_zoo import metrics
+from cnn_zoo.classifier import class_names, is_segmenter, output_kind
 from cnn_zoo.data import Split, check_batch, pipeline
 from cnn_zoo.data.arrays import check_labels
 from cnn_zoo.errors import InputError
@@ -72,14 +73,63 @@ class Evaluation:
         }
 
 
-def evaluate(model: keras.Model, split: Split, *, classes=None, batch_size: int = 256) -> Evaluation:
-    """Test a classifier on labelled images.
+@dataclass(frozen=True)
+class MaskEvaluation:
+    """Scores of a segmenter, from one confusion matrix over all pixels of all images.
+
+    Attributes:
+        confusion: `(classes, classes)` counts of pixels; row: true class, column: predicted class. Ignored pixels are not in it.
+        classes: Class names.
+        images: Number of images.
+    """
+
+    confusion: np.ndarray
+    classes: tuple[str, ...]
+    images: int
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean over the classes of intersection / union; a class that is nowhere is left out."""
+        return self.scores()["mean_iou"]
+
+    def scores(self) -> dict:
+        """All scores, as `cnn_zoo.metrics.scores` gives them."""
+        return metrics.scores(self.confusion, class_names=self.classes)
+
+    def report(self) -> str:
+        """The scores as a table for people."""
+        found, wide = self.scores(), max(5, *(len(name) for name in self.classes))
+        lines = [f"{'class':{wide}}     IoU    Dice  precision  recall        pixels"]
+        for name in self.classes:
+            iou, dice, precision, recall = (
+                "-" if found[key][name] is None else f"{found[key][name]:.3f}"
+                for key in ("iou", "dice", "precision", "recall")
+            )
+            lines.append(
+                f"{name:{wide}}  {iou:>6}  {dice:>6}  {precision:>9}  {recall:>6}  {found['pixels'][name]:>12,}"
+            )
+        lines.append(
+            f"mean IoU {found['mean_iou']:.4f}, mean recall {found['mean_recall']:.4f}, pixel accuracy {found['pixel_accuracy']:.4f} "
+            f"on {self.images:,} images"
+        )
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict:
+        """Plain values, for JSON."""
+        return {**self.scores(), "images": self.images, "confusion": self.confusion.tolist()}
+
+
+def evaluate(
+    model: keras.Model, split: Split, *, classes=None, ignore=(), batch_size: int | None = None
+) -> Evaluation | MaskEvaluation:
+    """Test a classifier on labelled images, or a segmenter on images with masks.
 
     Args:
-        model: Gives `(batch, classes)`, probabilities or logits.
-        split: Images and labels, for example `data.test`.
+        model: Gives `(batch, classes)` or `(batch, height, width, classes)`, probabilities or logits.
+        split: Images and labels or masks, for example `data.test`.
         classes: Class names; default "0", "1", ...
-        batch_size: Images at once.
+        ignore: Ids in masks that are not counted, such as `data.ignore`.
+        batch_size: Images at once; default 256, with masks 8.
 
     Raises:
         InputError: Images or labels that do not fit the model, no images, or as many names as there are not classes.
@@ -88,12 +138,16 @@ def evaluate(model: keras.Model, split: Split, *, classes=None, batch_size: int 
 
     if split is None or len(split) == 0:
         raise InputError("there are no images to evaluate on")
-    check_classifier(model)
+    if is_segmenter(model) != split.has_masks:
+        have, gives = ("masks", "a class an image") if split.has_masks else ("labels", "a class a pixel")
+        raise InputError(f"the images have {have} and the model gives {gives}")
+    if split.has_masks:
+        return _evaluate_masks(model, split, classes, tuple(ignore), batch_size or 8)
     classes = class_names(model, classes)
     count = len(classes)
     check_batch(split.images, model.input_shape[1:])
     check_labels(split.labels, count)
-    outputs = model.predict(pipeline(split, batch_size).map(lambda images, labels: images), verbose=0)
+    outputs = model.predict(pipeline(split, batch_size or 256).map(lambda images, labels: images), verbose=0)
     probabilities = (
         keras.ops.convert_to_numpy(keras.ops.softmax(outputs)) if output_kind(model) == "logits" else outputs
     )
@@ -112,3 +166,22 @@ def evaluate(model: keras.Model, split: Split, *, classes=None, batch_size: int 
         confusion=confusion,
         classes=classes,
     )
+
+
+def _evaluate_masks(model, split, classes, ignore, batch_size):
+    outputs = model.output_shape[-1]
+    names = ("background", "object") if outputs == 1 and classes is None else classes
+    names = tuple(map(str, range(outputs) if names is None else names))
+    if len(names) != max(outputs, 2):
+        raise InputError(f"the model has {max(outputs, 2)} classes and {len(names)} names are given")
+    check_batch(split.images, model.input_shape[1:])
+    check_labels(split.labels, len(names), ignore)
+    threshold = 0.0 if output_kind(model) == "logits" else 0.5
+    confusion = np.zeros((len(names), len(names)), "int64")
+    for images, masks in pipeline(
+        split, batch_size
+    ):  # a batch at a time: probabilities of a whole data set fill the memory
+        found = model.predict_on_batch(images)
+        found = (found[..., 0] > threshold).astype("uint8") if outputs == 1 else found.argmax(-1)
+        confusion += metrics.confusion_matrix(masks.numpy(), found, len(names), ignore=ignore)
+    return MaskEvaluation(confusion, names, len(split))

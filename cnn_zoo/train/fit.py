@@ -11,11 +11,13 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from cnn_zoo.classifier import check_classifier, output_kind
+from cnn_zoo import losses, metrics
+from cnn_zoo.classifier import is_segmenter, output_kind
 from cnn_zoo.data import Data, check_batch, pipeline
 from cnn_zoo.data.arrays import check_labels
 from cnn_zoo.errors import InputError, StorageError, TrainingStopped
 from cnn_zoo.files import make_folder, replacing
+from cnn_zoo.masks import class_weights_from
 from cnn_zoo.train.recipe import Recipe
 from cnn_zoo.train.recipe import recipe as find_recipe
 from cnn_zoo.train.run import (
@@ -25,6 +27,7 @@ from cnn_zoo.train.run import (
     read_progress,
     restore_state,
     save_state,
+    settled,
     state_variables,
     write_history,
     write_text,
@@ -38,6 +41,7 @@ def fit(
     data,
     recipe: str | Recipe = "lecture",
     *,
+    loss: keras.losses.Loss | None = None,
     validation=None,
     run=None,
     resume: bool = False,
@@ -45,17 +49,20 @@ def fit(
     verbose="auto",
     about: dict | None = None,
 ) -> Run:
-    """Train a classifier.
+    """Train a classifier or a segmenter.
 
     Everything about the run is kept in one folder (see `cnn_zoo.train.run`). A run that ended before its time, by Ctrl-C, a crash or
     `kill -9`, goes on with `resume=True` and ends with the same weights, bit for bit on the same machine, as one that never stopped: state is
     kept after each epoch, and the order of the images in an epoch is a function of the seed and the epoch alone.
 
     Args:
-        model: A Keras model from `(batch, height, width, channels)` to `(batch, classes)`; it is compiled here.
-        data: A `Data`; or a `tf.data.Dataset` of batches `(images, integer labels)` of finite length that yields the same batches in each
-            epoch (resume is then exact only if it does).
+        model: A Keras model from `(batch, height, width, channels)` to `(batch, classes)`, or to `(batch, height, width, classes)` for masks; it
+            is compiled here.
+        data: A `Data`; or a `tf.data.Dataset` of batches `(images, integer labels or masks)` of finite length that yields the same batches in
+            each epoch (resume is then exact only if it does).
         recipe: The name of a recipe, or a `Recipe`.
+        loss: For masks, instead of the recipe's: say, a `cnn_zoo.losses.CrossEntropy(multi_label=True)` for labels that overlap, or one with
+            other ids to ignore. A `Data` brings its own `ignore`.
         validation: With a `tf.data.Dataset`, another one to validate on.
         run: The folder. Default: `runs/<model>-<recipe>-<time>`.
         resume: Go on with the run in that folder; model, data and recipe must be those it was started with. Only `epochs` may be raised,
@@ -73,11 +80,7 @@ def fit(
         TrainingStopped: Ctrl-C (the message says how to go on), or a loss that is not finite (it says what to try).
     """
     recipe = find_recipe(recipe)
-    check_classifier(model)
-    if (kind := output_kind(model)) == "sigmoid":
-        raise InputError(
-            "integer labels need an output of softmax or logits, not sigmoid: build the model with activation='softmax'"
-        )
+    masks = is_segmenter(model)
     classes = None
     if isinstance(data, Data):
         if data.validation is None and recipe.validation:
@@ -90,14 +93,17 @@ def fit(
     folder = Path(run or Path("runs") / f"{model.name}-{recipe.name}-{datetime.now():%Y%m%d-%H%M%S}")
     _check_folder(folder, resume)
 
+    loss, scores = (_for_masks if masks else _for_labels)(model, data, recipe, loss)
     model.compile(
         optimizer=recipe.make_optimizer(steps),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=kind == "logits"),
-        metrics=["accuracy"],
-        steps_per_execution=steps_at_once(steps),
+        loss=loss,
+        metrics=scores,
+        steps_per_execution=1 if masks else steps_at_once(steps),
     )
     model.optimizer.build(model.trainable_variables)
     identity = {"recipe": recipe.to_dict(), "architecture": architecture(model), "data": described}
+    if masks:
+        identity["loss"] = settled(keras.losses.serialize(loss))
     keeper = _Keeper(folder, recipe, identity, {"classes": classes, **(about or {})}, resume)
     keeper.set_model(model)
     if resume:
@@ -115,6 +121,42 @@ def fit(
     return Run.load(folder)
 
 
+def _for_labels(model, data, recipe, loss):
+    """Loss and metrics of a classifier."""
+    if loss is not None:
+        raise InputError("loss= is for masks; labels are trained on with cross-entropy")
+    if (kind := output_kind(model)) == "sigmoid":
+        raise InputError(
+            "integer labels need an output of softmax or logits, not sigmoid: build the model with activation='softmax'"
+        )
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=kind == "logits"), ["accuracy"]
+
+
+def _for_masks(model, data, recipe, loss):
+    """Loss and metrics of a segmenter: of a `Data` its void is ignored, and its rare classes may weigh more."""
+    classes, kind = model.output_shape[-1], output_kind(model)
+    ignore = data.ignore if isinstance(data, Data) else ()
+    if loss is None:
+        if classes > 1 and kind == "sigmoid":
+            raise InputError(
+                "ids exclude each other, and a sigmoid a class does not: build the model with activation='softmax', or, for labels that overlap, "
+                "give loss=cnn_zoo.losses.CrossEntropy(multi_label=True)"
+            )
+        weights = None
+        if recipe.class_weight is not None:
+            if not isinstance(data, Data):
+                raise InputError(
+                    "class_weight counts the masks of a Data; with a tf.data.Dataset give loss= with its class_weight"
+                )
+            weights = class_weights_from(data.train.labels, data.classes, ignore, recipe.class_weight)
+        loss = losses.named(recipe.loss, from_logits=kind == "logits", ignore=ignore, class_weight=weights)
+    elif isinstance(loss, losses.SegmentationLoss):
+        ignore = loss.ignore
+    several = getattr(loss, "multi_label", False)
+    settings = {"multi_label": several, "from_logits": kind == "logits" and (several or classes == 1), "ignore": ignore}
+    return loss, [metric(max(classes, 2), **settings) for metric in (metrics.PixelAccuracy, metrics.MeanIoU)]
+
+
 def _train(model, data, validation, recipe, steps, keeper, callbacks, verbose):
     folder = keeper.folder
     if isinstance(data, Data):
@@ -122,7 +164,8 @@ def _train(model, data, validation, recipe, steps, keeper, callbacks, verbose):
             data.train, recipe.batch_size, shuffle=True, seed=recipe.seed, first_epoch=keeper.epoch, epochs=recipe.epochs,
             augment=recipe.augment,
         )  # fmt: skip
-        held_out = data.validation and pipeline(data.validation, max(recipe.batch_size, 256))
+        at_once = recipe.batch_size if data.train.has_masks else max(recipe.batch_size, 256)
+        held_out = data.validation and pipeline(data.validation, at_once)
         settings = {"steps_per_epoch": steps}
     else:
         training, held_out, settings = data, validation, {}
@@ -146,9 +189,12 @@ def _train(model, data, validation, recipe, steps, keeper, callbacks, verbose):
     except _NotFinite as error:
         keeper.end("diverged")
         kept = f"the weights of epoch {keeper.epoch} are in {str(folder / 'last.keras')!r}" if keeper.epoch else ""
+        advice = "check that images are 0..255 and labels right"
+        if is_segmenter(model):
+            advice = "check the masks (cnn_zoo.check_masks): an id that is no class makes this loss NaN on purpose"
         raise TrainingStopped(
             f"{error} in epoch {keeper.epoch + 1}; {kept or 'no epoch was finished, so no weights were kept'}. "
-            f"Try a learning rate of {recipe.learning_rate / 10:g}; check that images are 0..255 and labels right"
+            f"Try a learning rate of {recipe.learning_rate / 10:g}; {advice}"
         ) from None
 
 
@@ -253,12 +299,13 @@ class _Keeper(keras.callbacks.Callback):
         values = {key: float(value) for key, value in logs.items() if key != "learning_rate"}
         # Before anything is written: the step that ruins the weights has a good loss itself, and may be the last one of the epoch.
         for key, value in values.items():
-            if not math.isfinite(value):
+            if not math.isfinite(value) and key in ("loss", "val_loss"):  # the IoU of a class that is nowhere is NaN by right
                 raise _NotFinite(f"the {key} became {value}")
         if not all(np.isfinite(weight).all() for weight in self.model.get_weights()):
             raise _NotFinite("the weights became infinite or NaN")
         self.rows = [*self.rows, {"epoch": epoch + 1, **values, "learning_rate": rate, "seconds": round(seconds, 3)}]
-        score = values.get("val_accuracy", values["accuracy"])
+        watched = "mean_iou" if "mean_iou" in values else "accuracy"
+        score = values.get(f"val_{watched}", values[watched])
         if self.best is None or score > self.best:
             self.best, self.best_epoch = score, epoch + 1
             self._save_model("best.keras")
@@ -284,6 +331,8 @@ def _differences(kept, identity):
         changed.append("the model has other layers, settings or shapes")
     if kept.about["data"] != json.loads(json.dumps(identity["data"])):
         changed.append("the data are not the same")
+    if kept.about.get("loss") != json.loads(json.dumps(identity.get("loss"))):
+        changed.append("the loss has other settings")
     return changed
 
 
@@ -299,10 +348,21 @@ def _check_folder(folder, resume):
 def _check(model, data):
     for split in (data.train, data.validation):
         if split is not None:
+            if split.has_masks != is_segmenter(model):
+                have, gives = ("masks", "a class an image") if split.has_masks else ("labels", "a class a pixel")
+                raise InputError(
+                    f"the data have {have} and the model gives {gives}: build_segmenter makes models for masks, build others"
+                )
             check_batch(split.images, model.input_shape[1:])
-            check_labels(split.labels, model.output_shape[-1])
+            check_labels(
+                split.labels, max(2, model.output_shape[-1]) if split.has_masks else model.output_shape[-1], data.ignore
+            )
     if len(data.train) == 0:
         raise InputError("there are no training images")
+    if data.train.has_masks and model.output_shape[1:3] != model.input_shape[1:3]:
+        raise InputError(
+            f"the model takes {model.input_shape[1:3]} pixels and gives {model.output_shape[1:3]}: train one whose masks are as large as its images"
+        )
 
 
 def _describe_dataset(model, dataset):
@@ -319,10 +379,16 @@ def _describe_dataset(model, dataset):
             f"the model takes batches of shape {model.input_shape} and the tf.data.Dataset yields {images.shape}: "
             "batch() it, resize its images, or build the model with input_size= and channels= of the data"
         )
-    if not labels.dtype.is_integer or (labels.shape.rank == 2 and labels.shape[1] not in (None, 1)):
+    if not is_segmenter(model) and (
+        not labels.dtype.is_integer or (labels.shape.rank == 2 and labels.shape[1] not in (None, 1))
+    ):
         raise InputError(
             f"labels must be integers from 0, one an image, not {labels.dtype.name} of shape {labels.shape}; "
             "one-hot labels: dataset.map(lambda images, labels: (images, tf.argmax(labels, -1)))"
+        )
+    if is_segmenter(model) and labels.shape.rank not in (None, 3, 4):
+        raise InputError(
+            f"masks are (batch, height, width), ids, or (batch, height, width, classes), one-hot, not {labels.shape}"
         )
     steps = int(dataset.cardinality())
     if steps < 1:

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import keras
 
+from cnn_zoo import losses
 from cnn_zoo.data.augment import AUGMENTATIONS
 from cnn_zoo.errors import InputError
 
 OPTIMIZERS = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW, "sgd": keras.optimizers.SGD}
 SCHEDULES = ("constant", "cosine")
+CLASS_WEIGHTS = ("balanced", "median_frequency", "inverse")
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,11 @@ class Recipe:
         schedule: "constant", or "cosine": after the warm-up it falls to 0 along half a cosine.
         warmup: Fraction of all steps, 0 <= warmup < 1, in which the learning rate climbs linearly from 0.
         weight_decay: Decoupled weight decay, for "adamw" and "sgd".
+        loss: For masks: a key of `cnn_zoo.losses.LOSSES`, or a sum such as "cross_entropy + 0.5 dice". Labels: cross-entropy, always.
+        class_weight: For masks, of the loss: None, or the rule of `cnn_zoo.class_weights_from`, such as "median_frequency".
         augment: Name of an augmentation, or None.
         validation: Fraction of the training images held out where the data has no validation split, 0 <= validation < 1.
-        early_stopping: Stop when the validation accuracy has not risen for so many epochs; 0: never.
+        early_stopping: Stop when the validation accuracy (masks: mean IoU) has not risen for so many epochs; 0: never.
         restore_best: At the end, give the model the weights of its best epoch.
         seed: Of the validation split, the order of the images and the augmentation.
     """
@@ -42,6 +46,8 @@ class Recipe:
     schedule: str = "constant"
     warmup: float = 0.0
     weight_decay: float = 0.0
+    loss: str = "cross_entropy"
+    class_weight: str | None = None
     augment: str | None = None
     validation: float = 0.2
     early_stopping: int = 0
@@ -61,6 +67,9 @@ class Recipe:
         expect(self.schedule in SCHEDULES, "schedule", f"one of {', '.join(SCHEDULES)}")
         expect(_number(self.learning_rate) and self.learning_rate > 0, "learning_rate", "a finite number above 0")
         expect(_number(self.weight_decay) and self.weight_decay >= 0, "weight_decay", "a finite number of at least 0")
+        losses.named(self.loss)
+        rules = (None, *CLASS_WEIGHTS)
+        expect(self.class_weight in rules, "class_weight", f"one of {', '.join(map(str, rules))}")
         known = (None, *AUGMENTATIONS)
         expect(self.augment in known, "augment", f"one of {', '.join(map(str, known))}")
         for field in ("warmup", "validation"):

@@ -35,7 +35,8 @@ class Run:
     Attributes:
         folder: Where everything lies.
         status: "running", "finished", "stopped early", "interrupted" or "diverged".
-        rows: A dictionary an epoch: epoch (from 1), loss, accuracy, val_loss, val_accuracy, learning_rate, seconds.
+        rows: A dictionary an epoch: epoch (from 1), loss, accuracy, val_loss, val_accuracy, learning_rate, seconds; for masks
+            pixel_accuracy and mean_iou instead of accuracy.
         about: The contents of run.json.
     """
 
@@ -148,18 +149,18 @@ def state_variables(model) -> list:
 def architecture(model) -> str:
     """A fingerprint of the model's configuration: layers, their settings and connections, shapes."""
     shapes = [[list(v.shape), str(v.dtype)] for v in model.weights]
-    return hashlib.sha256(json.dumps([_settled(json.loads(model.to_json())), shapes]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([settled(json.loads(model.to_json())), shapes]).encode()).hexdigest()
 
 
-def _settled(config):
+def settled(config):
     """A configuration without what differs between two builds of one model: names counted up, seeds, object ids, bytecode."""
     if isinstance(config, dict):
         if config.get("class_name") == "__lambda__":
             return "__lambda__"
         left_out = ("compile_config", "seed", "shared_object_id")
-        return {key: _settled(value) for key, value in config.items() if key not in left_out}
+        return {key: settled(value) for key, value in config.items() if key not in left_out}
     if isinstance(config, list):
-        return [_settled(value) for value in config]
+        return [settled(value) for value in config]
     return re.sub(r"(_\d+)+$", "", config) if isinstance(config, str) else config
 
 
