@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import keras
 from keras import layers as L
 
-from cnn_zoo import nets  # noqa: F401  (importing it registers the families)
+from cnn_zoo import decoders, nets  # noqa: F401  (importing them registers decoders, families and their layers)
 from cnn_zoo import weights as weights_of
 from cnn_zoo.errors import InputError
 from cnn_zoo.registry import PRESETS, SPECS, WEIGHTS, Spec, Weights, get_spec, natural
@@ -69,8 +69,7 @@ def build(
     spec = get_spec(name)
     record = weights_of.find(spec.name, weights)
     classes = _classes(spec, record, classes, activation)
-    _check_activation(activation)
-    size, channels = _size(spec, input_size), _channels(spec, record, channels)
+    size, channels = size_of(spec.size, input_size), channels_of(spec, record, channels)
     if auxiliary and spec.auxiliary is None:
         having = [other.name for other in SPECS.values() if other.auxiliary]
         raise InputError(f"{spec.name!r} has no auxiliary classifiers; these have: {', '.join(sorted(having))}")
@@ -78,14 +77,14 @@ def build(
     def model_of(size):
         inputs, taps = _trunk(spec, size, channels, record)
         logits = spec.head(taps[max(taps)], classes, spec.row)
-        model = keras.Model(inputs, _output(logits, activation), name=model_name or spec.name)
+        model = keras.Model(inputs, output_of(logits, activation), name=model_name or spec.name)
         if auxiliary:
             heads = spec.auxiliary(lambda layer: model.get_layer(layer).output, classes, spec.row)
-            heads = {key: _output(tensor, activation, key) for key, tensor in heads.items()}
+            heads = {key: output_of(tensor, activation, key) for key, tensor in heads.items()}
             model = keras.Model(inputs, {"predictions": model.output} | heads, name=model.name)
         return model
 
-    model = _fitting(model_of, spec, size)
+    model = fitting(model_of, spec, size)
     if record is not None:
         whole = keras.Model(model.input, model.output["predictions"]) if auxiliary else model
         weights_of.load(whole, record)
@@ -131,8 +130,7 @@ def build_classifier(
     spec = get_spec(backbone)
     record = weights_of.find(spec.name, weights)
     classes = _classes(spec, None, classes, activation)
-    _check_activation(activation)
-    size, channels = _size(spec, input_size), _channels(spec, record, channels)
+    size, channels = size_of(spec.size, input_size), channels_of(spec, record, channels)
     head_of = _head(spec, head, dropout)
     trunk = None
 
@@ -140,9 +138,9 @@ def build_classifier(
         nonlocal trunk
         inputs, taps = _trunk(spec, size, channels, record)
         trunk = keras.Model(inputs, taps[max(taps)])
-        return keras.Model(inputs, _output(head_of(trunk.output, classes), activation), name=model_name or spec.name)
+        return keras.Model(inputs, output_of(head_of(trunk.output, classes), activation), name=model_name or spec.name)
 
-    model = _fitting(model_of, spec, size)
+    model = fitting(model_of, spec, size)
     if record is not None:
         weights_of.load(trunk, record, headless=True)
     return model
@@ -167,13 +165,13 @@ def backbone(
     """
     spec = get_spec(name)
     record = weights_of.find(spec.name, weights)
-    size, channels = _size(spec, input_size), _channels(spec, record, channels)
+    size, channels = size_of(spec.size, input_size), channels_of(spec, record, channels)
 
     def model_of(size):
         inputs, taps = _trunk(spec, size, channels, record)
         return keras.Model(inputs, {str(stride): taps[stride] for stride in sorted(taps)}, name=f"{spec.name}_backbone")
 
-    model = _fitting(model_of, spec, size)
+    model = fitting(model_of, spec, size)
     if record is not None:
         weights_of.load(model, record, headless=True)
     return model
@@ -303,13 +301,21 @@ def info(name: str) -> Info:
 
 
 def _trunk(spec, size, channels, record):
+    inputs, x = image_input(spec, size, channels, record)
+    return inputs, spec.features(x, spec.row)
+
+
+def image_input(spec, size, channels, record):
+    """The input of a net, and the image as the net takes it: normalised, and gray as RGB where the weights are of RGB."""
     inputs = x = keras.Input((*size, channels), name="image")
     if record and channels == 1 and (record.channels or spec.channels) == 3:
         x = L.Concatenate(name="gray_to_rgb")([x, x, x])  # a kernel of sums would be wrong where the padding lies
-    return inputs, spec.features(_preprocess(x, PRESETS[record.preset if record else spec.preset]), spec.row)
+    return inputs, preprocess(x, PRESETS[record.preset if record else spec.preset])
 
 
-def _preprocess(x, preset):
+def preprocess(x, preset):
+    """The layer `preprocess`: mean and deviation of the preset, repeated for other channels, their mean for one."""
+
     def per_channel(values):
         channels = x.shape[-1]
         if channels == 1:
@@ -325,7 +331,8 @@ def _preprocess(x, preset):
     return L.Rescaling(scale, offset, dtype="float32", name="preprocess")(x)
 
 
-def _output(logits, activation, name="predictions"):
+def output_of(logits, activation, name="predictions"):
+    """The output layer: probabilities in float32, or the logits as they are."""
     return L.Activation(activation, dtype="float32", name=name)(logits) if activation else logits
 
 
@@ -349,8 +356,7 @@ def _head(spec, head, dropout):
         raise InputError(
             f"head is one of {(*pools, 'original')} or a function (features, classes) -> logits, not {head!r}"
         )
-    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
-        raise InputError(f"dropout is a fraction, 0 <= dropout < 1, not {dropout!r}")
+    check_dropout(dropout)
 
     def pooled(x, classes):
         x = pools[head](name="head_pool")(x)
@@ -361,7 +367,7 @@ def _head(spec, head, dropout):
     return pooled
 
 
-def _fitting(model_of, spec, size):
+def fitting(model_of, spec, size):
     """`model_of(size)`, or an error that says the smallest size that would do."""
 
     def whole(size):
@@ -394,6 +400,7 @@ def _fitting(model_of, spec, size):
 
 
 def _classes(spec, record, classes, activation):
+    check_activation(activation)
     if record is not None and record.classes:
         trained = len(record.classes)
         if classes not in (None, trained):
@@ -402,34 +409,49 @@ def _classes(spec, record, classes, activation):
                 f"leave out classes=, or build with weights=None and train"
             )
         return trained
-    classes = _count("classes", spec.classes if classes is None else classes)
+    return classes_of(spec.classes if classes is None else classes, activation)
+
+
+def classes_of(classes, activation):
+    """The number of classes, if it is one and the activation has a use for it."""
+    classes = whole_number("classes", classes)
     if classes == 1 and activation == "softmax":
         raise InputError("softmax over one class is always 1: use classes=2, or activation='sigmoid'")
     return classes
 
 
-def _channels(spec, record, channels):
+def channels_of(spec, record, channels):
+    """The number of channels: as given, else what the weights were trained on, else the publication's."""
     trained = record.channels if record else None
-    return _count("channels", (trained or spec.channels) if channels is None else channels)
+    return whole_number("channels", (trained or spec.channels) if channels is None else channels)
 
 
-def _check_activation(activation):
+def check_activation(activation):
+    """Raise unless there is such an output."""
     if activation not in ACTIVATIONS:
         raise InputError(f"activation is one of {ACTIVATIONS}, not {activation!r}")
 
 
-def _size(spec, input_size):
+def check_dropout(dropout):
+    """Raise unless it is a fraction."""
+    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+        raise InputError(f"dropout is a fraction, 0 <= dropout < 1, not {dropout!r}")
+
+
+def size_of(default, input_size):
+    """Height and width, from one number or a pair; `default` for None."""
     if input_size is None:
-        return spec.size
+        return default
     pair = (input_size, input_size) if isinstance(input_size, int) else tuple(input_size)
     if len(pair) != 2:
         raise InputError(
-            f"input_size is a height and a width, such as {spec.size}, not {input_size!r}; channels go to channels="
+            f"input_size is a height and a width, such as (224, 224), not {input_size!r}; channels go to channels="
         )
-    return tuple(None if side is None else _count("input_size", side) for side in pair)
+    return tuple(None if side is None else whole_number("input_size", side) for side in pair)
 
 
-def _count(what, value):
+def whole_number(what, value):
+    """The value as an integer, if it is one of at least 1."""
     if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
         raise InputError(f"{what} must be a whole number of at least 1, not {value!r}")
     return int(value)

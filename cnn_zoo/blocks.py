@@ -2,7 +2,7 @@
 
 from keras import layers as L
 
-from cnn_zoo.layers import lecun_tanh
+from cnn_zoo.layers import GroupedConv2D, lecun_tanh
 
 ACTIVATIONS = {"lecun_tanh": lecun_tanh}
 
@@ -34,7 +34,8 @@ def conv_bn(x, filters, kernel=1, stride=1, *, act="relu", groups=1, padding="sy
         if stride > 1 and kernel > 1:
             x = L.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x)
             padding = "valid"
-    x = L.Conv2D(filters, kernel, stride, padding, groups=groups, use_bias=False, name=f"{name}_conv")(x)
+    kind = GroupedConv2D if groups > 1 else L.Conv2D
+    x = kind(filters, kernel, stride, padding, groups=groups, use_bias=False, name=f"{name}_conv")(x)
     x = L.BatchNormalization(epsilon=eps, momentum=momentum, name=f"{name}_bn")(x)
     return activation(x, act, f"{name}_{act}")
 

@@ -1,6 +1,6 @@
 """The command line: `cnn-zoo --help`.
 
-Exit codes: 0 done, 1 stopped before the end (training diverged or was interrupted; `doctor` found something wrong), 2 wrong input.
+Exit codes: 0 done, 1 stopped before the end (training diverged or was interrupted; `doctor` or `masks check` found something wrong), 2 wrong input.
 Standard output carries results (with `--json` for programs), standard error everything else.
 """
 
@@ -16,7 +16,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from cnn_zoo.errors import InputError, TrainingStopped, ZooError
+from cnn_zoo.errors import DataError, InputError, TrainingStopped, ZooError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,6 +38,11 @@ DataDir = Annotated[
         help="Folder that holds NAME.npz in Keras' layout, or data sets of TensorFlow Datasets. Default: CNN_ZOO_DATA."
     ),
 ]
+ColorTable = Annotated[
+    Optional[str],
+    typer.Option("--palette", help="Which colour is which class: a file with a colour table, or binary or voc."),
+]
+LARGE = 4_000_000  # pixels from which an image is segmented in tiles
 Source = Annotated[Path, typer.Argument(help="A run folder, a .keras file, or NET:WEIGHTS such as resnet50:imagenet.")]
 
 
@@ -130,10 +135,21 @@ def info(name: Annotated[str, typer.Argument(help="A net, such as lenet.")], as_
 
 @app.command()
 def train(
-    net: Annotated[str, typer.Argument(help="A net of the zoo; `cnn-zoo list` names them.")] = "lenet",
+    net: Annotated[
+        str,
+        typer.Argument(
+            help="A net of the zoo, as `cnn-zoo list` names them; for masks a decoder over one, such as unet:resnet34, or unet, segnet, segnet_basic."
+        ),
+    ] = "lenet",
     data: DataName = "digits",
     data_dir: DataDir = None,
-    recipe: Annotated[str, typer.Option(help="lecture or best: all settings of the training.")] = "best",
+    recipe: Annotated[
+        str, typer.Option(help="All settings of the training: lecture, best; for masks camvid, isbi2012.")
+    ] = "best",
+    option: Annotated[
+        Optional[list[str]],
+        typer.Option(help="NAME=VALUE, for the decoder or U-Net: filters=128, width=16. Repeatable."),
+    ] = None,
     run: Annotated[Optional[Path], typer.Option(help="Folder to write. Default: runs/NET-DATA-RECIPE-TIME.")] = None,
     resume: Annotated[
         Optional[Path],
@@ -157,6 +173,7 @@ def train(
     zoo = _zoo()
     import keras
 
+    from cnn_zoo import segmenting
     from cnn_zoo.registry import get_spec
 
     if resume is not None:
@@ -175,23 +192,27 @@ def train(
             "data": data,
             "data_dir": str(data_dir.resolve()) if data_dir else None,
             "weights": weights,
+            "options": _options(option or []),
             "resize": resize,
             "recipe": chosen.to_dict(),
             "savedmodel": savedmodel,
         }
-        run = run or Path("runs") / f"{net}-{data}-{chosen.name}-{datetime.now():%Y%m%d-%H%M%S}"
+        run = run or Path("runs") / f"{net.replace(':', '-')}-{data}-{chosen.name}-{datetime.now():%Y%m%d-%H%M%S}"
 
     chosen = zoo.Recipe.from_dict(settings["recipe"])
-    size = get_spec(settings["net"]).size
+    size = None if segmenting.is_named(settings["net"]) else get_spec(settings["net"]).size
     loaded = zoo.load(settings["data"], data_dir=settings["data_dir"], size=size, how=settings["resize"])
     keras.utils.set_random_seed(chosen.seed)
-    model = zoo.build(
-        settings["net"],
-        classes=len(loaded.classes),
-        weights=settings["weights"],
-        channels=loaded.train.images.shape[-1],
-        input_size=size,
-    )
+    about_model = {
+        "classes": len(loaded.classes),
+        "weights": settings["weights"],
+        "channels": loaded.train.images.shape[-1],
+        **settings.get("options", {}),
+    }
+    if size is None:
+        model = segmenting.build_named(settings["net"], **about_model)
+    else:
+        model = zoo.build(settings["net"], input_size=size, **about_model)
     _say(f"{settings['net']} on {loaded.source}: {loaded.summary()}; everything goes to {run}")
     about = {"train": settings, "command": shlex.join(["cnn-zoo", *sys.argv[1:]])}
     finished = zoo.fit(model, loaded, chosen, run=run, resume=resume is not None, about=about)
@@ -200,8 +221,8 @@ def train(
     ):  # a finished run comes back as it is; otherwise the model in memory has the last weights already
         model, _ = zoo.load_model(finished.folder / ("best.keras" if chosen.restore_best else "last.keras"))
 
-    evaluation = zoo.evaluate(model, loaded.test, classes=loaded.classes)
-    _write_evaluation(evaluation, loaded.test, finished.folder)
+    evaluation = zoo.evaluate(model, loaded.test, classes=loaded.classes, ignore=loaded.ignore)
+    _write_evaluation(evaluation, loaded, finished.folder, model)
     zoo.plots.curves(finished, save=finished.folder / "curves.png")
     typer.echo(evaluation.report())
     if settings["savedmodel"]:
@@ -227,9 +248,9 @@ def evaluate(
     model, classes = _model(zoo, source)
     size = model.input_shape[1:3]
     loaded = zoo.load(data, data_dir=data_dir, size=None if None in size else size, how=resize)
-    evaluation = zoo.evaluate(model, loaded.test, classes=classes or loaded.classes)
+    evaluation = zoo.evaluate(model, loaded.test, classes=classes or loaded.classes, ignore=loaded.ignore)
     if out is not None:
-        _write_evaluation(evaluation, loaded.test, out)
+        _write_evaluation(evaluation, loaded, out, model)
     _print_json(evaluation.to_dict()) if as_json else typer.echo(evaluation.report())
 
 
@@ -239,16 +260,46 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files or folders of images.")],
     top: Annotated[int, typer.Option(help="How many classes to show for each image.", min=1)] = 1,
     crop: Annotated[
-        Optional[float], typer.Option(help="Cut out the middle, such as 0.875 of it, instead of stretching.")
+        Optional[float],
+        typer.Option(help="Classifiers: cut out the middle, such as 0.875 of it, instead of stretching."),
     ] = None,
-    csv: Annotated[Optional[Path], typer.Option(help="Write all probabilities to this file.")] = None,
+    csv: Annotated[Optional[Path], typer.Option(help="Classifiers: write all probabilities to this file.")] = None,
+    out: Annotated[
+        Optional[Path],
+        typer.Option(help="Segmenters: folder for the masks, PNG whose numbers are the class ids. Default: masks."),
+    ] = None,
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Segmenters: also write pictures of masks over images, to OUT-overlays.")
+    ] = False,
+    tile: Annotated[
+        Optional[int],
+        typer.Option(help="Segmenters: go over each image in tiles of this side (by itself from 4 million pixels)."),
+    ] = None,
+    overlap: Annotated[
+        Optional[float], typer.Option(help="Segmenters: of neighbouring tiles, a fraction below 1 or pixels.")
+    ] = None,
+    tta: Annotated[
+        Optional[list[str]],
+        typer.Option(help="Segmenters: average over changed copies: mirror, flip, rotate or scale; more than once."),
+    ] = None,
+    palette: ColorTable = None,
     skip: Annotated[bool, typer.Option("--skip-errors", help="Leave out images that cannot be read.")] = False,
     as_json: Json = False,
 ):
-    """Classify image files."""
+    """Classify image files, or segment them."""
     zoo = _zoo()
 
     model, classes = _model(zoo, source)
+    segments = len(model.outputs[0].shape) == 4
+    of_segmenters = {"--out": out, "--overlay": overlay, "--tile": tile, "--overlap": overlap, "--tta": tta}
+    of_others = {"--crop": crop, "--csv": csv} if segments else {**of_segmenters, "--palette": palette}
+    if wrong := [option for option, value in of_others.items() if value not in (None, False, [])]:
+        kind = "segments images" if segments else "classifies images"
+        raise InputError(f"{wrong[0]} makes no sense here: the model {str(source)!r} {kind}")
+    if segments:
+        tiling = None if tile is None and overlap is None else {"tile": tile, "overlap": overlap}
+        colors = _palette(palette)
+        return _segment(model, classes, images, out or Path("masks"), overlay, tiling, tta or (), colors, skip, as_json)
     inputs = images[0] if len(images) == 1 else images
     found = zoo.predict(model, inputs, classes=classes, on_error="skip" if skip else "raise", crop=crop)
     if csv is not None:
@@ -256,6 +307,57 @@ def predict(
     if as_json:
         return _print_json(found.to_dicts(top=top))
     typer.echo(found.table(top=top))
+
+
+def _segment(model, classes, images, out, overlay, tiling, tta, palette, skip, as_json):
+    """Write a mask an image, one after the other: an interruption leaves those that are done, each of them whole."""
+    import numpy as np
+
+    from cnn_zoo import mask_plots
+    from cnn_zoo.data import list_images
+    from cnn_zoo.mask_prediction import mask_paths, predict_mask, predict_tiled, write_mask
+    from cnn_zoo.masks import image_size
+    from cnn_zoo.outputs import class_names
+    from cnn_zoo.palette import Palette
+    from cnn_zoo.tiling import open_image
+
+    files = list_images(images)
+    if palette is not None and classes is None:
+        classes = palette.classes
+    names = class_names(model, classes)
+    palette = palette or Palette.of(names)
+    targets, pictures = mask_paths(files, out), mask_paths(files, out.with_name(f"{out.name}-overlays"))
+    if over := {file.resolve() for file in files} & {target.resolve() for target in targets}:
+        raise InputError(f"the mask would replace the image {str(min(over))!r}: choose another folder with --out")
+    free = model.inputs[0].shape[1:3] == (None, None)
+    options = {key: value for key, value in (tiling or {}).items() if value is not None}
+    if options.get("overlap", 0) >= 1 and options["overlap"].is_integer():
+        options["overlap"] = int(options["overlap"])  # pixels
+    rows = []
+    for file, target, picture in zip(files, targets, pictures):
+        try:
+            if tiling is not None or file.suffix.lower() == ".npy" or (free and np.prod(image_size(file)) > LARGE):
+                mask = predict_tiled(model, file, tta=tta, **options)
+            else:
+                mask = predict_mask(model, file, tta=tta).ids[0]
+        except DataError as error:
+            if not skip:
+                raise
+            _say(f"warning: left out 1 image: {error}")
+            continue
+        write_mask(target, mask, palette)
+        if overlay:
+            mask_plots.overlay(open_image(file), mask, palette, title=file.name, save=picture)
+        shares = np.bincount(mask.ravel(), minlength=len(names)) / mask.size
+        shares = {names[i]: float(shares[i]) for i in np.argsort(-shares, kind="stable") if shares[i]}
+        rows.append({"image": str(file), "mask": str(target), "fractions": shares})
+        if not as_json:
+            shown = ", ".join(f"{name} {share:.1%}" for name, share in list(shares.items())[:5])
+            typer.echo(f"{file}  {target}  {shown}{', ...' if len(shares) > 5 else ''}")
+    if not rows:
+        raise DataError(f"none of the {len(files)} image(s) can be read")
+    if as_json:
+        _print_json(rows)
 
 
 @app.command()
@@ -378,6 +480,63 @@ def weights_pack(
     typer.echo(pack(run, tag, folder, dataset=dataset))
 
 
+masks_app = typer.Typer(no_args_is_help=True, help="Look at masks before training on them.")
+app.add_typer(masks_app, name="masks")
+MaskFolder = Annotated[Path, typer.Argument(help="Folder of masks (or one file): gray or palette PNG, TIFF, .npy.")]
+Classes = Annotated[Optional[str], typer.Option(help="How many classes, or their names: road,car,sky.")]
+Ignore = Annotated[Optional[str], typer.Option(help="Ids without a class (void), such as 255 or 11,255.")]
+
+
+@masks_app.command("check")
+def masks_check(
+    images: Annotated[Path, typer.Argument(help="Folder of the images that the masks belong to.")],
+    masks: MaskFolder,
+    classes: Classes = None,
+    ignore: Ignore = None,
+    palette: ColorTable = None,
+    as_json: Json = False,
+):
+    """Find what goes wrong silently: 0/255 and coloured masks, unknown ids, other sizes than the images, missing ones, JPEG."""
+    zoo = _zoo()
+
+    report = zoo.check_masks(masks, _classes(classes), images, _palette(palette), _ids(ignore))
+    _print_json(report.to_dict()) if as_json else typer.echo(str(report))
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@masks_app.command("weights")
+def masks_weights(
+    masks: MaskFolder,
+    classes: Classes = None,
+    ignore: Ignore = None,
+    palette: ColorTable = None,
+    how: Annotated[str, typer.Option(help="balanced, square_root, median_frequency or inverse.")] = "balanced",
+    as_json: Json = False,
+):
+    """Print class weights that make up for rare classes, for the losses."""
+    zoo = _zoo()
+    from cnn_zoo.palette import spans
+
+    names, colors, ids = _classes(classes), _palette(palette), _ids(ignore)
+    report = zoo.check_masks(masks, names, palette=colors, ignore=ids).raise_if_bad()
+    names = names if names is not None else report.classes
+    if names is None:
+        seen = set(report.pixels) - set(report.ignore)
+        names = len(seen)
+        if seen != set(range(names)):
+            raise InputError(
+                f"the masks hold the ids {spans(seen)}: say with --classes how many classes there are, and with --ignore which ids are none"
+            )
+    weights = zoo.class_weights_from(masks, names, report.ignore, how, colors)
+    names = [str(i) for i in range(names)] if isinstance(names, int) else list(names)
+    if as_json:
+        return _print_json({"how": how, "classes": names, "weights": weights.tolist()})
+    wide = max(map(len, names))
+    for i, (name, weight) in enumerate(zip(names, weights)):
+        typer.echo(f"{name:{wide}}  {report.pixels.get(i, 0):>15,} pixels  {weight:.4f}")
+
+
 @app.command()
 def doctor(as_json: Json = False):
     """Say what hardware, versions and extras are there, and what is wrong."""
@@ -430,6 +589,28 @@ def _records(which):
     return found
 
 
+def _palette(text):
+    from cnn_zoo.palette import Palette
+
+    if text in ("binary", "voc"):
+        return getattr(Palette, text)()
+    return None if text is None else Palette.from_file(text)
+
+
+def _classes(text):
+    """How many, or the names, as `--classes` has them."""
+    if text is None or text.isdecimal():
+        return None if text is None else int(text)
+    return [name.strip() for name in text.split(",")]
+
+
+def _ids(text):
+    try:
+        return None if text is None else [int(i) for i in text.split(",")]
+    except ValueError:
+        raise InputError(f"--ignore is one id or several with commas, such as 255 or 11,255, not {text!r}") from None
+
+
 def _say(text: str) -> None:
     """Tell the person at the terminal, on standard error."""
     typer.echo(text, err=True)
@@ -451,7 +632,22 @@ def _print_json(value) -> None:
     typer.echo(json.dumps(value, indent=2))
 
 
-def _write_evaluation(evaluation, split, folder) -> None:
+def _options(texts) -> dict:
+    """NAME=VALUE texts as settings; a value is what JSON makes of it, or else a text."""
+    settings = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name.isidentifier() and equals):
+            raise InputError(f"--option wants NAME=VALUE, not {text!r}")
+        try:
+            value = json.loads(value)
+        except ValueError:
+            pass
+        settings[name] = tuple(value) if isinstance(value, list) else value
+    return settings
+
+
+def _write_evaluation(evaluation, data, folder, model) -> None:
     from cnn_zoo import plots
     from cnn_zoo.files import make_folder, replacing
 
@@ -460,9 +656,26 @@ def _write_evaluation(evaluation, split, folder) -> None:
         path.write_text(json.dumps(evaluation.to_dict(), indent=2))
     classes = evaluation.classes
     plots.confusion_matrix(evaluation.confusion, classes, save=folder / "confusion.png")
+    if data.test.has_masks:
+        return _draw_masks(evaluation, data, folder, model)
+    split = data.test
     plots.prediction_grid(
         split.images, evaluation.probabilities, split.labels, classes, save=folder / "predictions.png"
     )
+
+
+def _draw_masks(evaluation, data, folder, model) -> None:
+    import numpy as np
+
+    from cnn_zoo import Palette, mask_plots, predict_mask
+
+    split = data.test
+
+    few = split.take(np.linspace(0, len(split) - 1, min(4, len(split))).round().astype(int))
+    found, palette = predict_mask(model, few.images, classes=evaluation.classes), Palette.of(evaluation.classes)
+    mask_plots.side_by_side(few.images, found, few.labels, palette, ignore=data.ignore, save=folder / "predictions.png")
+    iou = evaluation.scores()["iou"].values()
+    mask_plots.iou_bars([np.nan if v is None else v for v in iou], palette=palette, save=folder / "iou.png")
 
 
 def main() -> None:

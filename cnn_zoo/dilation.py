@@ -25,11 +25,8 @@ def dilated(model: keras.Model, stride: int) -> keras.Model:
 
     Source: Chen et al. 2017, "Rethinking atrous convolution for semantic image segmentation", section 3.1.
     """
-    strides, padded, kept = (
-        {id(model.inputs[0]): 1},
-        set(),
-        [],
-    )  # of tensors, which are kept so that their ids stay theirs
+    strides, padded = {id(model.inputs[0]): 1}, set()  # by the ids of tensors
+    kept = []  # the tensors, so that their ids stay theirs
 
     def call(op, *args, **kwargs):
         tensors = [leaf for leaf in keras.tree.flatten((args, kwargs)) if isinstance(leaf, keras.KerasTensor)]
@@ -73,9 +70,7 @@ def rebuilt(op, config, before, after, stride, *, padded):
     window, own = pair(config["pool_size" if kind in POOLS else "kernel_size"]), after // before
     borders = [(0, 0), (0, 0)]
     if config["padding"] == "same" or (kind in POOLS and window == (own, own) and not padded):
-        above = [
-            max(0, size - own) // 2 for size in window
-        ]  # as many as "same" has at this stride, on sizes that it divides
+        above = [max(0, size - own) // 2 for size in window]  # as "same" has at this stride, on sizes that it divides
         borders = [(dilation * a, dilation * (max(0, size - step) - a)) for size, a in zip(window, above)]
     if kind in POOLS:
         if step > 1:

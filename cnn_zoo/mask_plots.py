@@ -8,7 +8,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch, Rectangle
 
 from cnn_zoo.errors import InputError
-from cnn_zoo.masks import Palette
+from cnn_zoo.palette import Palette
 from cnn_zoo.plots import RIGHT, TRAINING, WRONG, Picture, _finish, _shortened
 
 LARGEST = 1600  # pixels of the longer side that are drawn of one image; a larger one is thinned out
@@ -77,16 +77,19 @@ def overlay(
     """
     mask = _mask(mask)
     palette = _palette(palette, [mask], ignore)
-    picture = painted(_thin(_picture(image)), _thin(mask), palette, alpha=alpha, ignore=ignore, background=background)
+    image, thin = np.asarray(image), mask
+    if image.shape[:2] == mask.shape:  # otherwise `painted` says so
+        image, thin = _thin(image), _thin(mask)
+    picture = painted(image, thin, palette, alpha=alpha, ignore=ignore, background=background)
     high, wide = picture.shape[:2]
     width = min(8.0, max(3.0, 5.5 * wide / high))
-    figure = Picture(figsize=(width + 2.4, max(2.2, width * high / wide + (0.3 if title else 0))), layout="constrained")
+    height = max(2.2, width * high / wide + (0.3 if title else 0))
+    figure = _with_legend(width, height, _entries(palette, [mask], ignore, share=True, clear=background))
     axes = figure.subplots()
     axes.imshow(picture)
     axes.axis("off")
     if title:
         axes.set_title(title, fontsize=10)
-    _legend(figure, palette, [mask], ignore, share=True, clear=background)
     return _finish(figure, save)
 
 
@@ -142,9 +145,8 @@ def side_by_side(
     columns = ["image", "mask"] if truths is None else ["image", "truth", "prediction", "errors"]
     shape = np.median([picture.shape[:2] for picture in pictures], axis=0)
     side = 2.7 * np.sqrt(shape[1] / shape[0])
-    figure = Picture(
-        figsize=(len(columns) * side + 1.9, rows * (side * shape[0] / shape[1] + 0.28) + 0.3), layout="constrained"
-    )
+    height = rows * (side * shape[0] / shape[1] + 0.28) + 0.3
+    figure = _with_legend(len(columns) * side, height, _entries(palette, every, ignore))
     grid = figure.subplots(rows, len(columns), squeeze=False)
     for i, (picture, mask) in enumerate(zip(pictures, predictions)):
         small, thin = _thin(picture), _thin(mask)
@@ -166,7 +168,6 @@ def side_by_side(
             grid[i][0].set_xlabel(_shortened([str(titles[i])])[0], fontsize=8, color=RIGHT)
         if truths is not None:
             grid[i][2].set_xlabel(_score(truths[i], mask, ignore), fontsize=8, color=RIGHT)
-    _legend(figure, palette, every, ignore)
     return _finish(figure, save)
 
 
@@ -203,8 +204,13 @@ def region_boxes(image, regions, classes=None, *, title=None, save=None) -> Pict
             Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, edgecolor=color, linewidth=1.5)
         )
         text = name if region.probability is None else f"{name}, P = {region.probability:.2f}"
-        label = {"facecolor": "white", "alpha": 0.75, "edgecolor": color, "pad": 1}
-        axes.text(left, top, text, fontsize=7, va="bottom", color=RIGHT, bbox=label, clip_on=True)
+        label = {"facecolor": "white", "alpha": 0.75, "edgecolor": color, "linewidth": 0.8, "pad": 0.8}
+        # Above the box, and within the picture: below it at the upper border, to the left at the right one.
+        upper, late = top > 0.04 * high, left > wide - 0.07 * len(text) / width * wide
+        place = {"va": "bottom" if upper else "top", "ha": "right" if late else "left"}
+        axes.text(
+            right if late else left, top if upper else bottom, text, fontsize=6.5, color=RIGHT, bbox=label, **place
+        )
     counts = ", ".join(f"{said.count(name):,} {name}" for name in names if name in said)
     axes.set_title(title or counts or "no regions", fontsize=10)
     return _finish(figure, save)
@@ -319,41 +325,36 @@ def _score(truth, mask, ignore):
     return f"{(truth == mask).mean():.1%} of pixels right, mean IoU {iou:.2f}"
 
 
-def _legend(figure, palette, masks, ignore, share=False, clear=None):
+def _entries(palette, masks, ignore, share=False, clear=None):
+    """What a legend lists: the classes of the masks, with `share` also the part of all pixels that is theirs."""
     counts = {}
     for mask in masks:
         for i, count in zip(*(values.tolist() for values in np.unique(mask, return_counts=True))):
             counts[i] = counts.get(i, 0) + count
-    ignored = [i for i in counts if i in _ids(ignore)]
-    shown = sorted(i for i in counts if i not in ignored)
-    total = sum(counts.values())
-    names = _shortened([palette.name(i) for i in shown], 22)
-    if share:
-        names = [f"{name}  {counts[i] / total:.1%}" for i, name in zip(shown, names)]
-    if len(shown) > _LISTED:  # the most frequent ones
-        kept = sorted(sorted(range(len(shown)), key=lambda k: -counts[shown[k]])[: _LISTED - 1])
-        more = len(shown) - len(kept)
-        shown, names = [shown[k] for k in kept], [names[k] for k in kept]
-    else:
-        more = 0
-    patches = [
-        Patch(
-            facecolor="none" if i in _ids(clear) else np.array(palette.color(i)) / 255,
-            edgecolor="#555555",
-            linewidth=0.5,
-            label=name,
-        )
-        for i, name in zip(shown, names)
+    total, ignored = sum(counts.values()), sum(counts.pop(i) for i in _ids(ignore).tolist() if i in counts)
+    most = len(counts) if len(counts) <= _LISTED else _LISTED - 1
+    shown = sorted(sorted(counts, key=lambda i: -counts[i])[:most])  # the most frequent ones, by id
+
+    def entry(name, count, color):
+        label = f"{name}  {count / total:.1%}" if share else name
+        return Patch(facecolor=color, edgecolor="#555555", linewidth=0.5, label=label)
+
+    entries = [
+        entry(name, counts[i], "none" if i in _ids(clear) else np.array(palette.color(i)) / 255)
+        for i, name in zip(shown, _shortened([palette.name(i) for i in shown], 22))
     ]
     if ignored:
-        part = f"  {sum(counts[i] for i in ignored) / total:.1%}" if share else ""
-        patches.append(
-            Patch(facecolor=np.array(IGNORED) / 255, edgecolor="#555555", linewidth=0.5, label=f"ignored{part}")
-        )
-    if more:
-        patches.append(Patch(facecolor="none", label=f"and {more:,} more"))
-    height = figure.get_size_inches()[1]
-    columns = 1 if len(patches) * 0.19 < height - 0.3 else 2
-    figure.legend(
-        handles=patches, loc="outside right upper", frameon=False, fontsize=8, ncols=columns, handlelength=1.2
-    )
+        entries.append(entry("ignored", ignored, np.array(IGNORED) / 255))
+    if more := len(counts) - most:
+        entries.append(Patch(facecolor="none", label=f"and {more:,} more"))
+    return entries
+
+
+def _with_legend(width, height, entries):
+    """A figure with a legend beside a space of that width and height, in inches."""
+    columns = 1 if len(entries) * 0.19 < height - 0.3 else 2
+    beside = columns * (0.42 + 0.067 * max(len(entry.get_label()) for entry in entries))
+    figure = Picture(figsize=(width + beside, height), layout="constrained")
+    options = {"frameon": False, "fontsize": 8, "ncols": columns, "handlelength": 1.2}
+    figure.legend(handles=entries, loc="outside right upper", **options)
+    return figure

@@ -125,7 +125,7 @@ def prediction_grid(images, probabilities, labels=None, classes=None, *, count: 
 
 
 def confusion_matrix(confusion, classes=None, save=None) -> Picture:
-    """Counts of true class against predicted class; colour is the fraction of the true class.
+    """Counts of true class against predicted class (above 99,999, as of pixels: fractions); colour is the fraction of the true class.
 
     Args:
         confusion: `(classes, classes)` counts, rows being the true classes.
@@ -160,7 +160,8 @@ def confusion_matrix(confusion, classes=None, save=None) -> Picture:
             for column in range(count):
                 if confusion[row, column]:
                     color = "white" if fraction[row, column] > 0.5 else "black"
-                    axes.text(column, row, confusion[row, column], ha="center", va="center", color=color, fontsize=8)
+                    text = f"{fraction[row, column]:.0%}" if confusion.max() > 99999 else confusion[row, column]
+                    axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
     return _finish(figure, save)
 
 

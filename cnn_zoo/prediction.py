@@ -9,11 +9,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from cnn_zoo.classifier import check_classifier, class_names, output_kind
 from cnn_zoo.data import check_batch, list_images, read_images
 from cnn_zoo.data.arrays import to_contract
 from cnn_zoo.errors import DataError, InputError
 from cnn_zoo.files import replacing
+from cnn_zoo.outputs import check_classifier, class_names, output_kind
 
 PROGRESS_FROM = 1000  # images from which a progress bar is worth its line
 

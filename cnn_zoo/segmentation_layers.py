@@ -24,10 +24,8 @@ def grown(x, height, width, most, value=0.0):
 def interleave(parts, axis):
     """Rows (axis 1) or columns (axis 2) of several maps of one shape in turn: the first of each, then the second of each."""
     batch, height, width, channels = ops.shape(parts[0])
-    shape = (
-        (batch, height * len(parts), width, channels) if axis == 1 else (batch, height, width * len(parts), channels)
-    )
-    return ops.reshape(ops.stack(parts, axis=axis + 1), shape)
+    tall, wide = (height * len(parts), width) if axis == 1 else (height, width * len(parts))
+    return ops.reshape(ops.stack(parts, axis=axis + 1), (batch, tall, wide, channels))
 
 
 @register
@@ -141,9 +139,7 @@ class PadToMultiple(L.Layer):
         self.multiple = int(multiple)
 
     def up(self, side):
-        return (
-            (side + self.multiple - 1) // self.multiple * self.multiple
-        )  # ONNX rounds negative quotients the other way
+        return (side + self.multiple - 1) // self.multiple * self.multiple  # ONNX rounds negative quotients otherwise
 
     def call(self, x):
         _, height, width, _ = ops.shape(x)
@@ -251,8 +247,6 @@ class Bilinear(keras.initializers.Initializer):
 
     def __call__(self, shape, dtype=None):
         height, width, outputs, inputs = shape
-        rows, columns = (
-            1 - np.abs(np.arange(side) - (side - 1) / 2) / ((side + 1) // 2) for side in (height, width)
-        )  # two triangles
+        rows, columns = (1 - np.abs(np.arange(n) - (n - 1) / 2) / ((n + 1) // 2) for n in (height, width))  # triangles
         kernel = np.einsum("i,j,oc->ijoc", rows, columns, np.eye(outputs, inputs))
         return ops.convert_to_tensor(kernel, dtype=dtype or keras.config.floatx())

@@ -9,13 +9,24 @@ image -> `preprocess` -> `pad` -> the net's layers -> the decoder's -> `logits` 
 """
 
 import functools
+import itertools
 
 import keras
 from keras import layers as L
 
-from cnn_zoo import decoders  # noqa: F401  (importing it registers the decoders)
 from cnn_zoo import weights as weights_of
-from cnn_zoo.assemble import ACTIVATIONS, _channels, _count, _fitting, _output, _preprocess, _size
+from cnn_zoo.assemble import (
+    channels_of,
+    check_activation,
+    check_dropout,
+    classes_of,
+    fitting,
+    image_input,
+    output_of,
+    preprocess,
+    size_of,
+    whole_number,
+)
 from cnn_zoo.decoders import segnet as segnet_of
 from cnn_zoo.decoders import unet_2015
 from cnn_zoo.dilation import dilated
@@ -80,18 +91,15 @@ def build_segmenter(
     record = weights_of.find(spec.name, weights)
     classes = _checked(classes, activation, dropout)
     row = _with_options(entry, options, classes)
-    size, channels = _size(spec, input_size), _channels(spec, record, channels)
-    dilate = getattr(row, "output_stride", entry.dilate)
+    size, channels = size_of(spec.size, input_size), channels_of(spec, record, channels)
+    dilate = getattr(row, "output_stride", entry.dilate)  # the stride that the net does not go beyond, if any
     wanted = [row.stride] if hasattr(row, "stride") else entry.strides
     wanted = sorted({min(stride, dilate or stride) for stride in wanted})
     trunk = None
 
     def model_of(size):
         nonlocal trunk
-        inputs = x = keras.Input((*size, channels), name="image")
-        if record and channels == 1 and (record.channels or spec.channels) == 3:
-            x = L.Concatenate(name="gray_to_rgb")([x, x, x])
-        x = _preprocess(x, PRESETS[record.preset if record else spec.preset])
+        inputs, x = image_input(spec, size, channels, record)
         x = PadToMultiple(wanted[-1], name="pad")(x)
         trunk = keras.Model(inputs, {str(stride): tap for stride, tap in spec.features(x, spec.row).items()})
         if dilate:
@@ -106,7 +114,7 @@ def build_segmenter(
         name = model_name or f"{decoder}_{backbone}"
         return _finished(inputs, x, row, classes, activation, dropout, name, side // heights["x"])
 
-    model = model_of(size) if None in size else _fitting(model_of, spec, size)
+    model = model_of(size) if None in size else fitting(model_of, spec, size)
     if record is not None:
         weights_of.load(trunk, record, headless=True)
     return model
@@ -157,11 +165,10 @@ def build_segnet(
         )
     if weights is not None:
         raise InputError("SegNet-Basic has no encoder with published weights: leave out weights=")
-    classes, row = _checked(classes, activation, dropout), segnet_of.Basic()
-    inputs = _image(input_size, 3 if channels is None else channels)
-    x = PadToMultiple(2**row.depth, name="pad")(_preprocess(inputs, PRESETS["imagenet"]))
-    row = segnet_of.basic_decoder(row)
-    x = segnet_of.segnet(segnet_of.basic_encoder(x, segnet_of.Basic()), row)
+    classes, basic = _checked(classes, activation, dropout), segnet_of.Basic()
+    row, inputs = segnet_of.basic_decoder(basic), _image(input_size, channels)
+    x = PadToMultiple(2**basic.depth, name="pad")(preprocess(inputs, PRESETS["imagenet"]))
+    x = segnet_of.segnet(segnet_of.basic_encoder(x, basic), row)
     return _finished(inputs, x, row, classes, activation, dropout, model_name or "segnet_basic")
 
 
@@ -221,11 +228,11 @@ def build_unet(
         given = ", ".join(sorted([*options, *(["weights"] if weights is not None else [])]))
         raise InputError(f"{given}: for these give a backbone, such as backbone='resnet34'")
     classes = _checked(classes, activation, dropout)
-    depth, width = _count("depth", depth), _count("width", width)
+    depth, width = whole_number("depth", depth), whole_number("width", width)
     if padding not in ("same", "valid"):
         raise InputError(f"padding is 'same' or 'valid', not {padding!r}")
-    inputs = _image(input_size, 3 if channels is None else channels)
-    x = _preprocess(inputs, PRESETS["symmetric"])
+    inputs = _image(input_size, channels)
+    x = preprocess(inputs, PRESETS["symmetric"])
     if padding == "same":
         x = PadToMultiple(2**depth, name="pad")(x)
     else:
@@ -233,6 +240,30 @@ def build_unet(
     row = unet_2015.Row(tuple(width * 2**step for step in reversed(range(depth))), padding, batch_norm)
     x = unet_2015.expand(unet_2015.contract(x, depth, width, padding, batch_norm, dropout), row)
     return _finished(inputs, x, row, classes, activation, 0, model_name or "unet", whole=padding == "same")
+
+
+def is_named(name: str) -> bool:
+    """Whether `build_named` knows the name: unet, segnet, segnet_basic, or DECODER:NET such as unet:resnet34."""
+    return name in WHOLE or name.partition(":")[0] in DECODERS and ":" in name
+
+
+def build_named(name: str, classes: int, **settings) -> keras.Model:
+    """The segmenter of a name, as command lines and cards write it; `settings` are those of its builder.
+
+    Raises:
+        InputError, WeightsError: As for the builders.
+    """
+    if name in WHOLE:
+        return WHOLE[name](classes=classes, **settings)
+    decoder, _, backbone = name.partition(":")
+    return build_segmenter(decoder, backbone, classes, **settings)
+
+
+WHOLE = {
+    "unet": build_unet,
+    "segnet": functools.partial(build_segnet, "vgg16"),
+    "segnet_basic": functools.partial(build_segnet, "basic"),
+}
 
 
 def _finished(inputs, x, row, classes, activation, dropout, name, factor=1, whole=True):
@@ -247,7 +278,7 @@ def _finished(inputs, x, row, classes, activation, dropout, name, factor=1, whol
         x = BilinearUpSampling2D(factor, dtype="float32", name="resize")(x)
     if whole:
         x = CropLike(dtype="float32", name="crop")([x, inputs])
-    return keras.Model(inputs, _output(x, activation), name=name)
+    return keras.Model(inputs, output_of(x, activation), name=name)
 
 
 def _check_valid(size, depth):
@@ -255,10 +286,8 @@ def _check_valid(size, depth):
     for side in size:
         if side is not None and not _halves(side, depth):
             near = [other for other in range(side + 2**depth, 0, -1) if _halves(other, depth)][:2]
-            fits = (
-                " and ".join(map(str, sorted(near)))
-                or f"at least {next(i for i in range(1, 10**6) if _halves(i, depth))}"
-            )
+            smallest = next(other for other in itertools.count(1) if _halves(other, depth))
+            fits = " and ".join(map(str, sorted(near))) or f"at least {smallest}"
             raise InputError(
                 f'{side} pixels do not come out even before each of {depth} poolings with padding="valid"; sizes that do: {fits}'
             )
@@ -278,22 +307,14 @@ def _halves(side, depth):
 
 
 def _image(input_size, channels):
-    pair = (input_size, input_size) if isinstance(input_size, int) else tuple(input_size)
-    if len(pair) != 2:
-        raise InputError(f"input_size is a height and a width, not {input_size!r}; channels go to channels=")
-    size = [None if side is None else _count("input_size", side) for side in pair]
-    return keras.Input((*size, _count("channels", channels)), name="image")
+    channels = whole_number("channels", 3 if channels is None else channels)
+    return keras.Input((*size_of((None, None), input_size), channels), name="image")
 
 
 def _checked(classes, activation, dropout):
-    classes = _count("classes", classes)
-    if activation not in ACTIVATIONS:
-        raise InputError(f"activation is one of {ACTIVATIONS}, not {activation!r}")
-    if classes == 1 and activation == "softmax":
-        raise InputError("softmax over one class is always 1: use classes=2, or activation='sigmoid'")
-    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
-        raise InputError(f"dropout is a fraction, 0 <= dropout < 1, not {dropout!r}")
-    return classes
+    check_activation(activation)
+    check_dropout(dropout)
+    return classes_of(classes, activation)
 
 
 def _with_options(entry, options, classes):
@@ -310,7 +331,7 @@ def _with_options(entry, options, classes):
 
 
 @functools.cache
-def _strides(name):
+def strides_of(name):
     """Strides of the taps of a net."""
     spec = get_spec(name)
     return tuple(sorted(spec.features(keras.Input((*spec.size, spec.channels)), spec.row)))
@@ -326,7 +347,7 @@ def _check_strides(entry, spec, strides, wanted):
     for other in sorted(SPECS.values(), key=lambda other: other.params or 0):
         smallest.setdefault(other.family, other.name)
     for name in smallest.values():
-        if len(able) < 4 and set(wanted) <= set(_strides(name)):
+        if len(able) < 4 and set(wanted) <= set(strides_of(name)):
             able.append(name)
     raise InputError(
         f"{entry.name!r} needs features at the strides {wanted}, and {spec.name!r} has {sorted(strides)}: "

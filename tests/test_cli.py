@@ -194,8 +194,132 @@ def test_other_projects_weights_become_ours(cli, shared, tmp_path):
         assert says in cli("weights", "import", *map(str, wrong)).stderr
 
 
+@pytest.fixture
+def segmenter(tmp_path):
+    """A saved model that says "bright" where an image is above mid gray, and 16-pixel images of which some part is."""
+    import keras
+
+    inputs = keras.Input((None, None, 3))
+    model = keras.Model(inputs, keras.layers.Conv2D(2, 1, activation="softmax")(inputs))
+    model.set_weights([np.array([[-1.0, 1.0]] * 3)[None, None], np.array([384.0, -384.0])])
+    model.save(tmp_path / "bright.keras")
+    (tmp_path / "images" / "sub").mkdir(parents=True)
+    for name, part in {"a.png": 4, "sub/b.png": 12}.items():
+        Image.fromarray(
+            np.where(np.arange(16)[:, None, None] < part, 250, 5).repeat(20, 1).repeat(3, 2).astype("uint8")
+        ).save(tmp_path / "images" / name)
+    return tmp_path / "bright.keras"
+
+
+def test_a_segmenter_writes_masks_and_pictures(cli, segmenter, tmp_path):
+    images, out = tmp_path / "images", tmp_path / "out"
+    done = cli("predict", segmenter, images, "--out", out, "--overlay")
+    assert done.returncode == 0 and "a.png  0 75.0%, 1 25.0%" in done.stdout, done.stderr + done.stdout
+    for name, part in {"a.png": 4, "sub/b.png": 12}.items():
+        with Image.open(out / name) as mask:
+            assert mask.mode == "P" and np.array_equal(np.asarray(mask), (np.arange(16)[:, None] < part).repeat(20, 1))
+        with Image.open(tmp_path / "out-overlays" / name) as picture:
+            assert min(picture.size) > 200
+    rows = json.loads(
+        cli("predict", segmenter, images, "--out", out, "--tta", "flip", "--tta", "rotate", "--json").stdout
+    )
+    assert [row["fractions"] for row in rows] == [{"0": 0.75, "1": 0.25}, {"1": 0.75, "0": 0.25}]
+    assert rows[1]["mask"] == str(out / "sub" / "b.png")
+    (tmp_path / "colors.txt").write_text("10 20 30 dark\n200 210 220 bright\n")
+    done = cli("predict", segmenter, images / "a.png", "--out", out, "--palette", tmp_path / "colors.txt")
+    assert "dark 75.0%, bright 25.0%" in done.stdout
+    assert Image.open(out / "a.png").convert("RGB").getpixel((0, 0)) == (200, 210, 220)
+    (images / "bad.png").write_text("no image")
+    assert cli("predict", segmenter, images, "--out", out).returncode == 2
+    done = cli("predict", segmenter, images, "--out", out, "--skip-errors")
+    assert done.returncode == 0 and "left out 1 image" in done.stderr and "a.png" in done.stdout
+
+
+def test_large_images_are_segmented_in_tiles(cli, segmenter, tmp_path, monkeypatch):
+    from cnn_zoo import cli as program
+    from cnn_zoo import mask_prediction
+
+    tiles, tiled = [], mask_prediction.predict_tiled
+    monkeypatch.setattr(
+        mask_prediction, "predict_tiled", lambda *args, **options: tiles.append(options) or tiled(*args, **options)
+    )
+    image, whole = tmp_path / "images" / "a.png", tmp_path / "whole"
+    cli("predict", segmenter, image, "--out", whole)
+    assert tiles == []
+    cli("predict", segmenter, image, "--out", tmp_path / "tiled", "--tile", 8, "--overlap", 2, "--tta", "mirror")
+    assert tiles.pop() == {"tta": ["mirror"], "tile": 8, "overlap": 2}
+    monkeypatch.setattr(program, "LARGE", 16 * 20 - 1)
+    cli("predict", segmenter, image, "--out", tmp_path / "large")
+    assert tiles.pop() == {"tta": ()}
+    np.save(tmp_path / "a.npy", np.asarray(Image.open(image)))
+    cli("predict", segmenter, tmp_path / "a.npy", "--out", tmp_path / "array", "--overlay")
+    assert len(tiles) == 1 and (tmp_path / "array-overlays" / "a.png").is_file()
+    masks = [np.asarray(Image.open(tmp_path / name / "a.png")) for name in ("whole", "tiled", "large", "array")]
+    assert all(np.array_equal(mask, masks[0]) for mask in masks)
+
+
+def test_bad_requests_to_a_segmenter_are_one_sentence(cli, run, segmenter, tmp_path):
+    images, out = tmp_path / "images", tmp_path / "out"
+    for arguments, says in {
+        (segmenter, images, "--csv", "p.csv"): "--csv makes no sense here: the model",
+        (segmenter, images, "--crop", 0.9): "segments images",
+        (run, images, "--tile", 64): "--tile makes no sense here: the model",
+        (run, images, "--tta", "flip"): "classifies images",
+        (segmenter, images, "--out", images): "would replace the image",
+        (segmenter, images, "--out", out, "--tta", "turn"): "tta is any of",
+        (segmenter, images, "--out", out, "--tile", 0): "a tile is",
+        (segmenter, images, "--out", out, "--overlap", 600): "overlap is",
+        (segmenter, images, "--out", out, "--palette", "no.txt"): "colour table 'no.txt' cannot be read",
+        (segmenter, images, "--out", out, "--palette", "voc"): "2 classes apart and 21 names",
+        (segmenter, tmp_path / "none.png", "--out", out): "there is no image",
+    }.items():
+        done = cli("predict", *arguments)
+        assert done.returncode == 2 and says in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not out.exists() and len(list(images.rglob("*.png"))) == 2
+
+
+def test_masks_are_checked_and_weighed(cli, tmp_path):
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    images.mkdir(), masks.mkdir()
+    mask = np.repeat([[0, 0, 0, 1], [0, 0, 0, 255]], 8, axis=0).repeat(8, axis=1).astype("uint8")  # 48, 8 and 8 of 64
+    Image.new("RGB", (32, 16)).save(images / "a.jpg")
+    Image.fromarray(mask).save(masks / "a.png")
+    done = cli("masks", "check", images, masks, "--classes", "road,car", "--ignore", "255")
+    assert done.returncode == 0 and "no problems found" in done.stdout and "car" in done.stdout
+    done = cli("masks", "check", images, masks, "--classes", "2")
+    assert done.returncode == 1 and "ids that are no class" in done.stdout and "to do: " in done.stdout
+    done = cli("masks", "check", images, masks, "--classes", "2", "--json")
+    assert done.returncode == 1 and json.loads(done.stdout)["problems"][0]["serious"] is True
+    done = cli("masks", "weights", masks, "--ignore", "255")
+    assert [line.split() for line in done.stdout.splitlines()] == [
+        ["0", "384", "pixels", "0.5833"],  # 448 / (2 * 384)
+        ["1", "64", "pixels", "3.5000"],
+    ]
+    answer = json.loads(
+        cli("masks", "weights", masks, "--ignore", "255", "--classes", "road,car", "--how", "inverse", "--json").stdout
+    )
+    assert answer["classes"] == ["road", "car"] and answer["weights"] == pytest.approx([2 / 7, 12 / 7])
+    done = cli("masks", "weights", masks)
+    assert done.returncode == 2 and "hold the ids 0..1, 255: say with --classes" in done.stderr
+    Image.fromarray((mask == 1).astype("uint8") * 255).save(masks / "a.png")
+    done = cli("masks", "check", images, masks)
+    assert done.returncode == 1 and "0 and 255" in done.stdout
+    done = cli("masks", "weights", masks)
+    assert done.returncode == 2 and "0 and 255" in done.stderr
+    assert cli("masks", "check", images, masks, "--palette", "binary").returncode == 0
+    assert "background" in cli("masks", "weights", masks, "--palette", "binary").stdout
+    for wrong, says in {
+        ("check", images, tmp_path / "none"): "there is no mask or folder",
+        ("check", tmp_path / "none", masks): "there is no image or folder",
+        ("check", images, masks, "--ignore", "void"): "--ignore is one id or several",
+        ("weights", masks, "--palette", "binary", "--how", "sqrt"): "how is one of balanced",
+    }.items():
+        done = cli("masks", *wrong)
+        assert done.returncode == 2 and says in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+
+
 @pytest.mark.parametrize(
-    "command", ["list", "info", "table", "train", "evaluate", "predict", "export", "doctor", "weights"]
+    "command", ["list", "info", "table", "train", "evaluate", "predict", "export", "doctor", "weights", "masks"]
 )
 def test_every_command_has_help(cli, command):
     done = cli(command, "--help")

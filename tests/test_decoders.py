@@ -51,9 +51,7 @@ def test_segnet_has_thirteen_and_thirteen_convolutions_and_the_published_paramet
     mirrored = [64] * 2 + [128] * 2 + [256] * 3 + [512] * 6
     down = sum(9 * a * b + 3 * b for a, b in zip([3, *mirrored], mirrored))  # with biases, as VGG
     assert params(model) == down + up
-    assert params(model) / 1e6 == pytest.approx(
-        29.4, abs=0.05
-    )  # the published size
+    assert params(model) / 1e6 == pytest.approx(29.4, abs=0.05)  # the published size
     assert model.output_shape == (None, 360, 480, 11)
 
 
@@ -69,15 +67,10 @@ def test_segnet_basic_has_four_and_four():
 def test_segnet_puts_values_back_to_where_the_maxima_were(rng):
     model = build_segnet("basic", 3)
     randomise(model)
-    before, unpooled = (
-        model.get_layer(name).output for name in ("s1_relu", "decoder_s4_unpool")
-    )  # the finest map, and what is put back into it
-    before, unpooled = keras.Model(model.input, [before, unpooled])(
-        rng.integers(0, 256, (1, 32, 48, 3)), training=False
-    )
-    before, unpooled = (
-        np.asarray(t).reshape(16, 2, 24, 2, 64).swapaxes(1, 2).reshape(16, 24, 4, 64) for t in (before, unpooled)
-    )
+    maps = [model.get_layer(name).output for name in ("s1_relu", "decoder_s4_unpool")]  # the finest, and back into it
+    maps = keras.Model(model.input, maps)(rng.integers(0, 256, (1, 32, 48, 3)), training=False)
+    windows = (np.asarray(t).reshape(16, 2, 24, 2, 64).swapaxes(1, 2).reshape(16, 24, 4, 64) for t in maps)
+    before, unpooled = windows
     assert ((unpooled != 0).sum(2) <= 1).all() and (unpooled != 0).mean() > 0.2
     filled = (unpooled != 0).any(2)
     np.testing.assert_array_equal(np.abs(unpooled).argmax(2)[filled], before.argmax(2)[filled])
@@ -169,10 +162,8 @@ def test_deeplabv3_has_torchvisions_parameters():
     rates = [model.get_layer(f"decoder_aspp_rate{rate}_conv").dilation_rate for rate in (12, 24, 36)]
     assert rates == [(12, 12), (24, 24), (36, 36)]
     assert model.get_layer("s4_b3_2_conv").dilation_rate == (4, 4)
-    assert model.get_layer("s4_b1_2_conv").dilation_rate == (
-        2,
-        2,
-    )  # the first behind a stride taken out keeps its reach
+    first = model.get_layer("s4_b1_2_conv")
+    assert first.dilation_rate == (2, 2)  # behind a stride taken out it keeps its reach
 
 
 def test_deeplabv3plus_by_hand():

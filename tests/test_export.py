@@ -14,7 +14,7 @@ import pytest
 from keras import layers as L
 from PIL import Image
 
-from cnn_zoo import ExportError, InputError, StorageError, export, predict
+from cnn_zoo import ExportError, InputError, StorageError, build_unet, export, predict
 
 HEIGHT, WIDTH = 12, 10
 NAMES = ("ant", "bee, striped", "Käfer")
@@ -274,7 +274,7 @@ def test_arguments_that_do_not_fit(tmp_path):
         export(model, path, "savedmodl")
     with pytest.raises(InputError, match=r"no export format 'tarball' \(there are"):
         export(model, path, "tarball")
-    with pytest.raises(InputError, match="the model has 3 classes and 2 names are given"):
+    with pytest.raises(InputError, match="the model tells 3 classes apart and 2 names are given"):
         export(model, path, classes=["a", "b"])
     for bad in ("two\nlines", "two\rlines", ""):
         with pytest.raises(InputError, match="a class name must be one line of text"):
@@ -309,3 +309,28 @@ def test_only_exports_are_replaced_and_nan_is_not_shipped(tmp_path):
     with pytest.raises(ExportError, match="NaN"):
         export(model, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("classes, activation", [(3, "softmax"), (3, None), (1, "sigmoid"), (1, None)])
+def test_a_segmenter_answers_with_masks(tmp_path, rng, classes, activation):
+    import tensorflow as tf
+
+    model = build_unet(classes, depth=2, width=4, activation=activation)
+    exported = export(model, tmp_path / "unet")
+    assert exported.max_difference < 1e-5 and set(exported.signatures) == {
+        "serving_default",
+        "serve_uint8",
+        "serve_bytes",
+    }
+    images = rng.integers(0, 256, (2, 21, 30, 3)).astype("uint8")
+    loaded = tf.saved_model.load(str(tmp_path / "unet"))
+    outputs = model.predict(images, verbose=0)
+    expected = outputs[..., 0] > (0 if activation is None else 0.5) if classes == 1 else outputs.argmax(-1)
+    found = loaded.signatures["serve_uint8"](images=tf.constant(images))
+    assert (found["mask"].numpy() == expected).mean() > 0.999  # a tie may fall either way
+    from_bytes = loaded.signatures["serve_bytes"](contents=tf.stack([tf.io.encode_png(image) for image in images]))
+    np.testing.assert_allclose(from_bytes["probabilities"], found["probabilities"], atol=1e-6)
+    names = (tmp_path / "unet" / "assets" / "labels.txt").read_text().split()
+    assert names == (["background", "object"] if classes == 1 else ["0", "1", "2"])
+    with pytest.raises(InputError, match="names are given"):
+        export(model, tmp_path / "other", classes=["a", "b", "c", "d"])

@@ -11,19 +11,13 @@ import pytest
 from keras import layers
 from PIL import Image
 
-from cnn_zoo import DataError, InputError, StorageError
-from cnn_zoo import mask_prediction as mp
+from cnn_zoo import DataError, InputError, StorageError, segmenter, tiling
 from cnn_zoo.mask_plots import region_boxes
-from cnn_zoo.mask_prediction import (
-    augmented,
-    mask_output,
-    predict_mask,
-    predict_tiled,
-    regions,
-    segment_then_classify,
-    write_mask,
-)
+from cnn_zoo.mask_prediction import predict_mask, predict_tiled, segment_then_classify, write_mask
 from cnn_zoo.masks import Palette, read_mask
+from cnn_zoo.outputs import output_kind
+from cnn_zoo.regions import regions
+from cnn_zoo.tta import augmented
 
 
 def net(shape=(None, None, 3), outputs=4, activation="softmax", padding="same", depth=3, kernel=3):
@@ -86,7 +80,7 @@ def test_values_come_to_the_contract_by_their_type(rng):
 @pytest.mark.parametrize("activation, outputs", [("softmax", 3), ("sigmoid", 1), ("sigmoid", 3), (None, 1), (None, 3)])
 def test_logits_become_probabilities(activation, outputs, image):
     model = net(outputs=outputs, activation=activation)
-    assert mask_output(model) == (activation or "logits")
+    assert output_kind(model) == (activation or "logits")
     raw = whole(model, image).astype("float64")
     if activation is None:
         raw = 1 / (1 + np.exp(-raw)) if outputs == 1 else np.exp(raw) / np.exp(raw).sum(-1, keepdims=True)
@@ -100,14 +94,14 @@ def test_logits_become_probabilities(activation, outputs, image):
 def test_the_kind_of_output_is_seen_through_crops_and_nested_models():
     inner = net()
     x = keras.Input((16, 16, 3))
-    assert mask_output(keras.Model(x, layers.Cropping2D(1)(inner(layers.ZeroPadding2D(1)(x))))) == "softmax"
+    assert output_kind(keras.Model(x, layers.Cropping2D(1)(inner(layers.ZeroPadding2D(1)(x))))) == "softmax"
     y = layers.Activation("linear", dtype="float32")(layers.Resizing(32, 32)(inner(x)))
-    assert mask_output(keras.Model(x, y)) == "softmax"
-    assert mask_output(keras.Model(x, layers.Softmax()(layers.Conv2D(2, 1)(x)))) == "softmax"
-    assert mask_output(keras.Model(x, layers.Conv2D(2, 1)(inner(x)))) == "logits"
-    assert mask_output(keras.Model(x, layers.Add()([inner(x), inner(x)]))) == "logits"
+    assert output_kind(keras.Model(x, y)) == "softmax"
+    assert output_kind(keras.Model(x, layers.Softmax()(layers.Conv2D(2, 1)(x)))) == "softmax"
+    assert output_kind(keras.Model(x, layers.Conv2D(2, 1)(inner(x)))) == "logits"
+    assert output_kind(keras.Model(x, layers.Add()([inner(x), inner(x)]))) == "logits"
     assert (
-        mask_output(keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(2, 1, activation="sigmoid")])) == "sigmoid"
+        output_kind(keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(2, 1, activation="sigmoid")])) == "sigmoid"
     )
 
 
@@ -244,16 +238,6 @@ def test_augmentation_is_the_mean_over_the_symmetries(rng):
     np.testing.assert_allclose(np.stack(masks.probabilities), augmented(model, "flip")(images), atol=1e-6)
 
 
-def test_a_model_that_sees_single_pixels_is_not_changed_by_symmetries(image):
-    """With 1x1 convolutions every inverse that is exact gives the very same answer."""
-    model = net(kernel=1)
-    plain = augmented(model)(image[None])
-    for tta in ("mirror", "flip", "rotate", ("flip", "rotate")):
-        np.testing.assert_allclose(augmented(model, tta)(image[None]), plain, atol=1e-6)
-    flat = np.full((1, 40, 41, 3), 77, "uint8")
-    np.testing.assert_allclose(augmented(model, "scale")(flat), augmented(model)(flat), atol=1e-5)
-
-
 def test_scales_are_averaged(image):
     from cnn_zoo.data.images import resize
 
@@ -263,6 +247,9 @@ def test_scales_are_averaged(image):
     np.testing.assert_allclose(augmented(model, "scale", scales=(0.5, 1))(image[None]), expected, atol=1e-6)
     np.testing.assert_allclose(augmented(model, ("scale", "flip"))(image[None]).sum(-1), 1, atol=1e-5)
     assert augmented(model, "scale", scales=[0.001, 1])(image[None]).shape == (1, 150, 203, 4)
+    flat = np.full((1, 40, 41, 3), 77, "uint8")  # what sees single pixels is not changed
+    model = net(kernel=1)
+    np.testing.assert_allclose(augmented(model, "scale")(flat), augmented(model)(flat), atol=1e-5)
 
 
 def test_augmentation_that_a_model_cannot_take_is_refused():
@@ -306,7 +293,7 @@ def test_nets_that_want_multiples_of_a_stride_take_images_of_any_size(rng):
         with pytest.raises(InputError, match=f"fails on images of {size[0]}x{size[1]}.*predict_tiled"):
             predict_mask(model, image)
         assert predict_tiled(model, image, tile=64).shape == size
-    with pytest.raises(InputError, match="no images of 66x66: choose a tile whose sides are multiples"):
+    with pytest.raises(InputError, match="fails on images of 66x66 .*multiples of 32"):
         predict_tiled(model, image, tile=66)
 
 
@@ -331,18 +318,18 @@ def test_weights_add_up_to_one():
     )
     for (side, tile, overlap, margin), fixed, blend in product(sizes, (False, True), ("hann", "mean")):
         total = np.zeros(side)
-        for piece in mp._plan(side, tile, fixed, overlap, margin, 0, blend):
+        for piece in tiling.plan(side, tile, overlap, margin, blend, free=not fixed):
             assert (piece.weights >= 0).all() and len(piece.weights) == piece.stop - piece.start
             total[piece.start : piece.stop] += piece.weights[: side - piece.start]
             assert piece.stop - piece.start == tile if fixed else piece.stop <= side
         np.testing.assert_allclose(total, 1, atol=1e-6)
-    assert [piece.start for piece in mp._plan(1000, 512, False, 0.25, 0, 0, "hann")] == [0, 384, 480]
-    assert [piece.start for piece in mp._plan(1000, 512, True, 0.25, 0, 0, "hann")] == [0, 384, 488]
+    assert [piece.start for piece in tiling.plan(1000, 512, 0.25, 0, "hann", free=True)] == [0, 384, 480]
+    assert [piece.start for piece in tiling.plan(1000, 512, 0.25, 0, "hann", free=False)] == [0, 384, 488]
 
 
 def test_a_hann_window_falls_off_to_the_border():
     """Where two tiles overlap, the weight of one goes from near 1 to near 0, as sin^2 over the sum of both."""
-    first, second = mp._plan(96, 64, True, 0.5, 0, 0, "hann")
+    first, second = tiling.plan(96, 64, 0.5, 0, "hann", free=False)
     window = np.sin(np.pi * (np.arange(64) + 0.5) / 64) ** 2
     expected = window[32:] / (window[32:] + window[:32])
     np.testing.assert_allclose(first.weights[32:], expected, rtol=1e-6)
@@ -396,7 +383,7 @@ def test_the_result_goes_to_a_file_as_a_memory_map(image, tmp_path):
 def test_an_interrupted_run_leaves_no_half_file(image, tmp_path, monkeypatch):
     model, out = net(), tmp_path / "out.npy"
     kept = np.array(predict_tiled(model, image, tile=64, out=out))
-    calls, forward = [], mp._forward
+    calls, forward = [], segmenter._probabilities
 
     def interrupted(*arguments):
         calls.append(1)
@@ -404,7 +391,7 @@ def test_an_interrupted_run_leaves_no_half_file(image, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return forward(*arguments)
 
-    monkeypatch.setattr(mp, "_forward", interrupted)
+    monkeypatch.setattr(segmenter, "_probabilities", interrupted)
     with pytest.raises(KeyboardInterrupt):
         predict_tiled(model, image, tile=64, batch_size=1, out=out, probabilities=True)
     assert [path.name for path in tmp_path.iterdir()] == ["out.npy"] and np.array_equal(np.load(out), kept)
@@ -421,7 +408,7 @@ def test_a_full_disk_is_found_before_the_work_begins(image, tmp_path, monkeypatc
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(mp, "_forward", lambda *arguments: pytest.fail("work has begun"))
+    monkeypatch.setattr(segmenter, "_probabilities", lambda *arguments: pytest.fail("work has begun"))
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
     with pytest.raises(StorageError, match="disk is full"):
         predict_tiled(net(), image, tile=64, out=tmp_path / "out.npy")
@@ -471,8 +458,7 @@ def test_tiff_is_read_by_windows(image, tmp_path, options):
     expected = predict_tiled(model, image, tile=64)
     pixels = np.moveaxis(image, -1, 0) if planar else image
     tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", **options)
-    opened = mp._open(tmp_path / "a.tif")
-    assert isinstance(opened, np.ndarray) is planar  # what tifffile is not asked for, Pillow reads as a whole
+    assert isinstance(tiling.open_image(tmp_path / "a.tif"), np.memmap)
     assert np.array_equal(predict_tiled(model, tmp_path / "a.tif", tile=64), expected)
     if not planar:
         gray = image[..., 0].astype("uint16") * 257

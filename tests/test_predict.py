@@ -291,7 +291,7 @@ def test_a_dark_file_gets_no_warning(tmp_path):
 
 
 def test_other_arguments_that_do_not_fit(images):
-    with pytest.raises(InputError, match="the model has 5 classes and 2 names are given"):
+    with pytest.raises(InputError, match="the model tells 5 classes apart and 2 names are given"):
         predict(net(), images, classes=["a", "b"])
     for batch_size in (0, -1, 2.5):
         with pytest.raises(InputError, match="batch_size must be a whole number of at least 1"):

@@ -2,6 +2,8 @@
 
 import functools
 import math
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -10,22 +12,19 @@ import pytest
 from cnn_zoo import SPECS, InputError, WeightsError, backbone, list_models, weights
 from cnn_zoo.registry import DECODERS, is_head
 from cnn_zoo.segmenting import (
-    _strides,
     build_segmenter,
     build_segnet,
     build_unet,
     get_decoder,
     list_decoders,
+    strides_of,
 )
 
 SMALL = "mobilenet_025"
 DECODES = {entry.decode: name for name, entry in reversed(DECODERS.items())}.values()  # one row of each function
-SMALLEST = {}
+SMALLEST = {}  # net of each family
 for _spec in sorted(SPECS.values(), key=lambda spec: spec.params or math.inf):
     SMALLEST.setdefault(_spec.family, _spec.name)
-# Of families whose smallest net has no features at stride 32, or of which none has.
-CANNOT = {"alexnet": "zfnet", "baseline": None, "lenet": None, "resnet_cifar": None, "squeezenet": None}
-BACKBONES = [name for family, name in SMALLEST.items() if family not in CANNOT]
 
 
 def slow(*values):
@@ -33,7 +32,7 @@ def slow(*values):
 
 
 def able(decoder, net):
-    return set(DECODERS[decoder].strides) <= set(_strides(net))
+    return set(DECODERS[decoder].strides) <= set(strides_of(net))
 
 
 def image(height, width, channels=3, batch=1, seed=1):
@@ -69,21 +68,32 @@ def check_in_a_graph(model, x, expected):
     """A TensorFlow graph that knows no size, such as `fit` and exporters make, gives the same."""
     import tensorflow as tf
 
-    graph = tf.function(
-        lambda x: model(x, training=False), input_signature=[tf.TensorSpec((None, None, None, x.shape[-1]), tf.uint8)]
-    )
+    signature = [tf.TensorSpec((None, None, None, x.shape[-1]), tf.uint8)]
+    graph = tf.function(lambda x: model(x, training=False), input_signature=signature)
     np.testing.assert_allclose(graph(x), expected, atol=1e-5)
 
 
-def check(decoder, net, tmp_path, side=64):
-    """Builds, keeps odd sizes, static as dynamic, exact where nothing needs padding, trains, comes back from a file."""
+def check_savedmodel(model, x, expected, folder):
+    """What is exported, and read without Keras, gives the same."""
+    import tensorflow as tf
+
+    model.export(folder, verbose=False)
+    loaded = tf.saved_model.load(folder)
+    np.testing.assert_allclose(loaded.serve(x.astype("float32")), expected, atol=1e-5)
+
+
+def check(decoder, net, tmp_path, side=64, exports=False):
+    """Builds, keeps odd sizes, static as dynamic, exports, trains, comes back from a file."""
     model = build_segmenter(decoder, net, 3)
     randomise(model)
     odd, even = image(side + 5, side - 1 + side % 2), image(side, side)
     y = np.asarray(model(odd, training=False))
     assert y.shape == (*odd.shape[:3], 3) and np.isfinite(y).all()
     np.testing.assert_allclose(y.sum(-1), 1, atol=1e-5)
-    check_in_a_graph(model, odd, y)
+    if exports:
+        check_savedmodel(model, odd, y, tmp_path / "exported")
+    else:  # a third of the time
+        check_in_a_graph(model, odd, y)
     static = build_segmenter(decoder, net, 3, input_size=odd.shape[1:3])
     assert static.output_shape == (None, *odd.shape[1:3], 3)
     static.set_weights(model.get_weights())
@@ -102,14 +112,14 @@ def test_every_decoder_over_a_small_net(decoder, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("net", BACKBONES)
+@pytest.mark.parametrize("net", SMALLEST.values())
 @pytest.mark.parametrize("decoder", list_decoders())
 def test_every_decoder_over_a_net_of_each_family(decoder, net, tmp_path):
     if not able(decoder, net):
         with pytest.raises(InputError, match="needs features at the strides"):
             build_segmenter(decoder, net, 3)
     else:
-        check(decoder, net, tmp_path, side=smallest_side(net))
+        check(decoder, net, tmp_path, side=smallest_side(net), exports=True)
 
 
 @functools.cache
@@ -127,7 +137,7 @@ def smallest_side(net):
 @pytest.mark.parametrize("net", list_models())
 def test_every_pair_builds(net):
     served = [decoder for decoder in list_decoders() if able(decoder, net)]
-    assert served or max(_strides(net)) < 32
+    assert served or max(strides_of(net)) < 32
     for decoder in served:
         model = build_segmenter(decoder, net, 3)
         assert model.output_shape == (None, None, None, 3)
@@ -141,7 +151,7 @@ def test_every_pair_builds(net):
 def test_nets_without_padding_are_brought_to_the_grid(decoder, net):
     """Their features lose a border; what is put back makes every tap 1 / stride of the padded image."""
     if not able(decoder, net):
-        pytest.fail(f"{net} has strides {_strides(net)}")
+        pytest.fail(f"{net} has strides {strides_of(net)}")
     model = build_segmenter(decoder, net, 2)
     assert any(layer.name.startswith("align") for layer in model.layers)
     assert model(image(161, 170), training=False).shape == (1, 161, 170, 2)
@@ -178,6 +188,23 @@ def test_published_nets_keep_any_size(build, tmp_path):
     np.testing.assert_array_equal(keras.saving.load_model(tmp_path / "model.keras")(x, training=False), y)
     check_in_a_graph(model, x, y)
     check_a_training_step(build(classes=4), image(32, 32, batch=2))
+
+
+FRESH = """
+import sys
+import keras, numpy as np
+import cnn_zoo
+model = keras.saving.load_model(sys.argv[1])
+np.save(sys.argv[2], model(np.load(sys.argv[2]), training=False))
+"""
+
+
+def test_a_file_opens_where_nothing_but_the_package_is_imported(tmp_path):
+    model, x = build_segmenter("pspnet", "mit_b0", 3), image(40, 33)
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "x.npy", x)
+    subprocess.run([sys.executable, "-c", FRESH, tmp_path / "model.keras", tmp_path / "x.npy"], check=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), model(x, training=False))
 
 
 @pytest.mark.parametrize(("channels", "activation", "classes"), [(1, "softmax", 2), (2, "sigmoid", 1), (5, None, 4)])

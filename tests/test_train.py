@@ -195,7 +195,7 @@ def test_a_disk_that_fills_up_in_the_middle_leaves_the_last_epoch_whole(data, tm
         ({"weight_decay": 0.1}, "use 'adamw'"),
         ({"seed": -1}, "seed"),
         ({"learning_rate": float("inf")}, "a finite number above 0, not inf"),
-        ({"augment": "digit"}, "augment of a recipe must be one of None, digits, not 'digit'"),
+        ({"augment": "digit"}, "augment of a recipe must be one of None, digits, .*, or an Augmenter, not 'digit'"),
         ({"augment": abs}, "augment of a recipe must be one of"),
         ({"epoch": 3}, "no field 'epoch'; did you mean 'epochs'"),
     ],

@@ -119,6 +119,18 @@ def test_a_run_on_masks_resumes_with_the_same_bits(data, tmp_path):
     assert load_model(tmp_path / "cut")[1] == data.classes
 
 
+def test_repeat_goes_through_few_images_more_than_once(data, tmp_path):
+    run = fit(small_model(), data, QUICK.replace(epochs=2, repeat=5), run=tmp_path / "run", verbose=0)
+    assert load_model(run.folder)[0].count_params() and len(run.rows) == 2
+    assert json.loads((run.folder / "run.json").read_text())["recipe"]["repeat"] == 5
+    batches = [labels.numpy() for _, labels in cnn_zoo.pipeline(data.train, 8, shuffle=True, epochs=2, repeat=5)]
+    assert len(batches) == 2 * -(-len(data.train) * 5 // 8)
+    seen, expected = (
+        sorted(mask.tobytes() for mask in masks) for masks in (np.concatenate(batches), data.train.labels)
+    )
+    assert seen == sorted(expected * 10)
+
+
 def test_tf_data_and_labels_that_overlap(data, tmp_path):
     import tensorflow as tf
 

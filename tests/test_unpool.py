@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from cnn_zoo.decoders.pspnet import GridPooling2D, ResizeLike
 from cnn_zoo.segmentation_layers import (
     Bilinear,
     BilinearUpSampling2D,
@@ -18,6 +19,7 @@ from cnn_zoo.segmentation_layers import (
     MaxUnpool2D,
     PadToMultiple,
 )
+from cnn_zoo.segmenting import build_segnet
 
 
 def unpool(x, full, k):
@@ -87,6 +89,16 @@ def test_unpooling_in_half_precision(rng, policy):
     np.testing.assert_array_equal(ops.cast(y, "float32"), unpool(x, full, 2))
 
 
+@pytest.mark.parametrize(("small", "large"), [((1, 1), (5, 7)), ((3, 2), (8, 12)), ((6, 6), (2, 3))])
+def test_resizing_is_that_of_keras(rng, small, large):
+    x, like = rng.normal(size=(2, *small, 3)).astype("float32"), np.zeros((2, *large, 1), "float32")
+    expected = ops.image.resize(x, large, interpolation="bilinear")
+    np.testing.assert_allclose(ResizeLike()([x, like]), expected, atol=1e-6)
+    inputs = [keras.Input((None, None, 3)), keras.Input((None, None, 1))]
+    model = keras.Model(inputs, ResizeLike()(inputs))
+    np.testing.assert_allclose(model.predict_on_batch([x, like]), expected, atol=1e-6)
+
+
 def test_what_unpooling_refuses():
     with pytest.raises(ValueError, match="3 channels cannot be put at the maxima of 4"):
         MaxUnpool2D()([np.zeros((1, 2, 2, 3)), np.zeros((1, 4, 4, 4))])
@@ -140,39 +152,57 @@ def test_enlarging_is_that_of_keras(rng, factor):
         BilinearUpSampling2D(0)
 
 
-@pytest.mark.filterwarnings("ignore:(?s).*tf.lite.Interpreter is deprecated:UserWarning")
-def test_exported_layers_give_the_same_at_any_size(rng, tmp_path):
-    """SavedModel and LiteRT of a model that has them all, with open sizes."""
-    import tensorflow as tf
-
-    image = keras.Input((None, None, 2), batch_size=1)
+def all_layers():
+    """Every layer in one model of open sizes."""
+    image = keras.Input((None, None, 2))
     x = PadToMultiple(4)(image)
     pooled = DilatedPooling2D(3, 2, "avg", (2, 2))(keras.layers.MaxPooling2D(2)(x))
     y = keras.layers.Concatenate()([MaxUnpool2D()([pooled, x]), BilinearUpSampling2D(2)(pooled)])
     y = keras.layers.Add()([y, BroadcastLike()([keras.layers.GlobalAveragePooling2D(keepdims=True)(y), y])])
-    model = keras.Model(image, CropLike()([y, image]))
-    given = rng.normal(size=(1, 9, 14, 2)).astype("float32")
-    expected = model(given)
-    model.export(tmp_path / "saved", verbose=False)
-    loaded = tf.saved_model.load(tmp_path / "saved")
-    np.testing.assert_allclose(loaded.serve(given), expected, atol=1e-6)
-    traced = tf.function(model).get_concrete_function(tf.TensorSpec((1, None, None, 2)))
-    lite = tf.lite.Interpreter(model_content=tf.lite.TFLiteConverter.from_concrete_functions([traced]).convert())
-    lite.resize_tensor_input(0, given.shape)
+    y = keras.layers.Add()([y, ResizeLike()([GridPooling2D(3)(y), y])])
+    y = keras.layers.Conv2DTranspose(2, 4, 2, "same", use_bias=False, kernel_initializer=Bilinear())(y)
+    return keras.Model(image, CropLike()([y, image]))
+
+
+def answer(model, format, folder, x):
+    """What the exported model gives, without Keras."""
+    import tensorflow as tf
+
+    if format == "onnx":
+        pytest.importorskip("tf2onnx", reason="ONNX files are written by tf2onnx")
+        from onnx.reference import ReferenceEvaluator
+
+        model.export(folder / "model.onnx", format="onnx", verbose=False)
+        onnx = ReferenceEvaluator(str(folder / "model.onnx"))
+        return onnx.run(None, {onnx.input_names[0]: x})[0]
+    model.export(folder / "model", verbose=False)
+    if format == "savedmodel":
+        loaded = tf.saved_model.load(folder / "model")
+        return loaded.serve(x)
+    lite = tf.lite.TFLiteConverter.from_saved_model(str(folder / "model")).convert()
+    lite = tf.lite.Interpreter(model_content=lite)
+    index = lite.get_input_details()[0]["index"]
+    lite.resize_tensor_input(index, x.shape)
     lite.allocate_tensors()
-    lite.set_tensor(lite.get_input_details()[0]["index"], given)
+    lite.set_tensor(index, x)
     lite.invoke()
-    np.testing.assert_allclose(lite.get_tensor(lite.get_output_details()[0]["index"]), expected, atol=1e-6)
+    return lite.get_tensor(lite.get_output_details()[0]["index"])
+
+
+@pytest.mark.filterwarnings("ignore:(?s).*tf.lite.Interpreter is deprecated:UserWarning")
+@pytest.mark.filterwarnings("ignore:In the future `np.object`:FutureWarning")  # of tf2onnx
+@pytest.mark.parametrize("format", ["savedmodel", "litert", "onnx"])
+@pytest.mark.parametrize("net", ["layers", pytest.param("segnet_basic", marks=pytest.mark.slow)])
+def test_exported_layers_give_the_same_at_any_size(rng, tmp_path, net, format):
+    model = all_layers() if net == "layers" else build_segnet("basic", 3)
+    x = rng.uniform(0, 255, (1, 9, 14, model.input_shape[-1])).astype("float32")
+    expected = model(x, training=False)
+    atol = 1e-5 * np.abs(expected).max()
+    np.testing.assert_allclose(answer(model, format, tmp_path, x), expected, atol=atol)
 
 
 def test_layers_come_back_from_a_file(rng, tmp_path):
-    x = keras.Input((None, None, 2))
-    padded = PadToMultiple(4)(x)
-    y = MaxUnpool2D()([keras.layers.MaxPooling2D(2)(padded), padded])
-    y = DilatedPooling2D(3, 2, "avg", (2, 2))(y)
-    y = keras.layers.Add()([y, BroadcastLike()([keras.layers.GlobalAveragePooling2D(keepdims=True)(y), y])])
-    y = keras.layers.Conv2DTranspose(2, 4, 2, "same", use_bias=False, kernel_initializer=Bilinear())(y)
-    model = keras.Model(x, CropLike()([BilinearUpSampling2D(3)(y), x]))
+    model = all_layers()
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     image = rng.normal(size=(1, 7, 5, 2)).astype("float32")

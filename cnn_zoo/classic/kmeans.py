@@ -9,7 +9,7 @@ import numpy as np
 
 from cnn_zoo.data.arrays import check_batch, to_contract
 from cnn_zoo.errors import InputError
-from cnn_zoo.masks import Palette
+from cnn_zoo.palette import Palette
 
 LARGE = 500_000  # pixels from which the centres are learnt from that many drawn at random, in mini-batches
 _SPANS = {"rgb": 255.0, "lab": 100.0, "hsv": 255.0}  # from black to white, in the units of each space

@@ -5,13 +5,11 @@ that range is always a stated rule, never a guess from the pixels.
 """
 
 from cnn_zoo.data.arrays import Data, Split, check_batch
-from cnn_zoo.data.augment import AUGMENTATIONS
 from cnn_zoo.data.images import IMAGE_SUFFIXES, decode_bytes, list_images, read_image, read_images
 from cnn_zoo.data.pipeline import pipeline
 from cnn_zoo.data.sources import DATASETS, load
 
 __all__ = [
-    "AUGMENTATIONS",
     "DATASETS",
     "IMAGE_SUFFIXES",
     "Data",

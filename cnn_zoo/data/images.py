@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cnn_zoo.data import sizes
 from cnn_zoo.data.formats import SUFFIXES, luma, read_array, read_many, to_channels
 from cnn_zoo.data.intensity import Intensity
 from cnn_zoo.errors import DataError, InputError
@@ -136,8 +137,10 @@ def read_images(source, shape, on_error: str = "raise", crop: float | None = Non
     paths = [listed[i] for i in kept]
     if not images:
         return paths, np.zeros((0, *(side or 0 for side in shape)), "float32")
-    if len(sizes := {image.shape[:2] for image in images}) > 1:
-        raise DataError(f"the images differ in size ({len(sizes)} sizes): give the height and width to bring them to")
+    if len(different := {image.shape[:2] for image in images}) > 1:
+        raise DataError(
+            f"the images differ in size ({len(different)} sizes): give the height and width to bring them to"
+        )
     return paths, np.stack(images)
 
 
@@ -158,8 +161,7 @@ def resize(images: np.ndarray, size) -> np.ndarray:
 def nearest(masks: np.ndarray, size) -> np.ndarray:
     """Masks `(n, height, width)` at another size: each pixel has the id of the nearest one, so that no ids are made up."""
     _check_size(size)
-    rows, columns = (((np.arange(want) + 0.5) * have / want).astype(int) for want, have in zip(size, masks.shape[1:3]))
-    return masks[:, rows[:, None], columns]
+    return sizes.nearest(masks, size)
 
 
 def pad(images: np.ndarray, size, value=0) -> np.ndarray:

@@ -1,7 +1,9 @@
-"""The `tf.data` pipeline of labelled images in memory."""
+"""The `tf.data` pipeline: order, augmentation and batches as functions of a seed."""
 
+import difflib
+
+from cnn_zoo.augment import PRESETS, Augmenter
 from cnn_zoo.data.arrays import Split
-from cnn_zoo.data.augment import augmentation
 from cnn_zoo.errors import InputError
 
 
@@ -13,6 +15,7 @@ def pipeline(
     seed: int = 0,
     first_epoch: int = 0,
     epochs: int = 1,
+    repeat: int = 1,
     augment=None,
     prefetch: bool = True,
 ):
@@ -28,12 +31,15 @@ def pipeline(
         seed: Of orders and augmentation.
         first_epoch: Epoch to start with.
         epochs: Epoch to stop before; the data set ends there.
-        augment: None, the name of a preset of `AUGMENTATIONS`, or a function `(images, seed) -> images` of a batch in TensorFlow, `seed`
-            being an int32 tensor of shape (2,).
+        repeat: How often an epoch goes through the images: more than once where they are few and augmented.
+        augment: None; the name of a preset of `cnn_zoo.augment.PRESETS` (what comes in from outside is 0; where there are masks it is the
+            mirrored image); an `Augmenter`; or a function in TensorFlow, `(images, seed) -> images`, or `(images, masks, seed) -> (images, masks)`
+            where there are masks, of a batch, `seed` being an int32 tensor of shape (2,).
         prefetch: Prepare the next batches while the model works on one.
 
     Returns:
-        A `tf.data.Dataset` of `(images, labels)`: `(batch, height, width, channels)` uint8 or float32 and `(batch,)` int64.
+        A `tf.data.Dataset` of `(images, labels)`: `(batch, height, width, channels)` uint8 or float32 and `(batch,)` int64,
+        or masks `(batch, height, width)`.
 
     Raises:
         InputError: `batch_size` is no whole number of at least 1, or there is no augmentation of that name.
@@ -42,9 +48,9 @@ def pipeline(
 
     if not hasattr(batch_size, "__index__") or batch_size < 1:
         raise InputError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
-    count = len(split)
+    count = len(split) * repeat
     steps = -(-count // batch_size)
-    function = augmentation(augment)
+    change = _change(augment, split, seed)
     with tf.device("CPU"):
         images, labels = tf.constant(split.images), tf.constant(split.labels)
 
@@ -52,21 +58,71 @@ def pipeline(
         indices = tf.range(count)
         if shuffle:
             indices = tf.random.experimental.stateless_shuffle(indices, seed=tf.stack([seed, number]))
+        indices %= len(split)
         batches = tf.data.Dataset.from_tensor_slices(indices).batch(batch_size)
         return tf.data.Dataset.zip(tf.data.Dataset.range(number * steps, (number + 1) * steps), batches)
 
     def gather(step, indices):
-        batch = tf.gather(images, indices)
-        if function is not None:
-            batch = function(batch, tf.cast(tf.stack([tf.cast(seed, tf.int64), step]), tf.int32))
-        return batch, tf.gather(labels, indices)
+        batch = tf.gather(images, indices), tf.gather(labels, indices)
+        return batch if change is None else change(*batch, step)
 
     options = tf.data.Options()
     options.deterministic = True
     dataset = tf.data.Dataset.range(first_epoch, epochs).flat_map(epoch)
     # Without augmentation a batch costs less than waking a second thread; with it, two cores are worth having.
-    dataset = dataset.map(gather, num_parallel_calls=None if function is None else tf.data.AUTOTUNE)
+    dataset = dataset.map(gather, num_parallel_calls=None if change is None else tf.data.AUTOTUNE)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(max(0, epochs - first_epoch) * steps))
     if prefetch:
         dataset = dataset.prefetch(tf.data.AUTOTUNE)
     return dataset.with_options(options)
+
+
+def augmenter(augment, masks: bool):
+    """The `Augmenter` for the name of a preset; None, an `Augmenter` or a function stays what it is.
+
+    Raises:
+        InputError: There is no preset of that name.
+    """
+    if augment is None or callable(augment):
+        return augment
+    if augment not in PRESETS:
+        close = difflib.get_close_matches(str(augment).lower(), PRESETS, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise InputError(
+            f"there is no augmentation {augment!r}{hint} (there are: {', '.join(PRESETS)}; or give an Augmenter or a function)"
+        )
+    return Augmenter(PRESETS[augment], border="reflect" if masks else "constant")
+
+
+def _change(augment, split, seed):
+    """A function `(images, labels, step) -> (images, labels)` in TensorFlow, or None."""
+    import tensorflow as tf
+
+    function = augmenter(augment, split.has_masks)
+    if function is None:
+        return None
+    if not isinstance(function, Augmenter):
+
+        def with_tensorflow(images, labels, step):
+            key = tf.cast(tf.stack([tf.cast(seed, tf.int64), step]), tf.int32)
+            return function(images, labels, key) if split.has_masks else (function(images, key), labels)
+
+        return with_tensorflow
+
+    def with_numpy(images, labels, step):
+        if split.has_masks:
+            changed = function(images, labels, seed=(seed, step))
+            return changed.images, changed.masks
+        return function(images, seed=(seed, step)), labels
+
+    size = function.size(*split.images.shape[1:3])
+    # A first batch of one here: what does not fit is said now, by name, and not from within TensorFlow in the middle of an epoch.
+    with_numpy(split.images[:1], split.labels[:1], 0)
+
+    def change(images, labels, step):
+        types = (images.dtype, labels.dtype)
+        changed, answers = tf.numpy_function(with_numpy, (images, labels, step), types)
+        changed = tf.ensure_shape(changed, (None, *size, images.shape[-1]))
+        return changed, tf.ensure_shape(answers, (None, *size) if split.has_masks else (None,))
+
+    return change

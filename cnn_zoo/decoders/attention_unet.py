@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from keras import layers as L
 
-from cnn_zoo import blocks
 from cnn_zoo.decoders.unet_2015 import two_convs
 from cnn_zoo.registry import decoder
 from cnn_zoo.segmentation_layers import BilinearUpSampling2D
@@ -22,7 +21,7 @@ class Row(NamedTuple):
     logits_kernel: int = 1
 
 
-def gate(skip, gating, inner, name):
+def gate(skip, gating, inner, batch_norm, name):
     """Figure 2: attention coefficients on the grid of `gating`, half that of `skip`; `inner` channels where the two are added."""
     theta = L.Conv2D(inner, 2, 2, use_bias=False, name=f"{name}_theta")(skip)
     phi = L.Conv2D(inner, 1, name=f"{name}_phi")(gating)
@@ -30,7 +29,9 @@ def gate(skip, gating, inner, name):
     x = L.Conv2D(1, 1, name=f"{name}_psi")(x)
     x = L.Activation("sigmoid", name=f"{name}_coefficients")(x)
     x = BilinearUpSampling2D(2, name=f"{name}_up")(x)
-    return blocks.conv_bn(L.Multiply(name=f"{name}_scale")([skip, x]), skip.shape[-1], act=None, name=f"{name}_w")
+    x = L.Multiply(name=f"{name}_scale")([skip, x])
+    x = L.Conv2D(skip.shape[-1], 1, use_bias=not batch_norm, name=f"{name}_w_conv")(x)
+    return L.BatchNormalization(epsilon=1e-5, momentum=0.9, name=f"{name}_w_bn")(x) if batch_norm else x
 
 
 @decoder(
@@ -43,7 +44,7 @@ def attention_unet(taps, row):
     x = taps[coarsest]
     for step, (stride, filters) in enumerate(zip(finer, row.filters), 1):
         name = f"decoder_s{step}"
-        skip = gate(taps[stride], x, filters, f"{name}_gate")
+        skip = gate(taps[stride], x, filters, row.batch_norm, f"{name}_gate")
         x = L.Conv2DTranspose(filters, 2, 2, name=f"{name}_up")(x)
         x = two_convs(L.Concatenate(name=f"{name}_concat")([skip, x]), filters, "same", row.batch_norm, name)
     return x

@@ -38,16 +38,8 @@ def fcn(taps, row):
         x = L.Dropout(row.fc_dropout, name=f"{name}_dropout")(x)
     x = score(x, coarsest, row)
     for stride in finer:
-        up = L.Conv2DTranspose(
-            row.classes,
-            4,
-            2,
-            "same",
-            use_bias=False,
-            kernel_initializer=Bilinear(),
-            dtype="float32",
-            name=f"decoder_up{stride}",
-        )
+        about = {"use_bias": False, "kernel_initializer": Bilinear(), "dtype": "float32", "name": f"decoder_up{stride}"}
+        up = L.Conv2DTranspose(row.classes, 4, 2, "same", **about)
         x = L.Add(dtype="float32", name=f"decoder_add{stride}")([up(x), score(taps[stride], stride, row)])
     return x
 

@@ -15,6 +15,7 @@ from keras import layers as L
 from cnn_zoo.decoders import parts
 from cnn_zoo.errors import InputError
 from cnn_zoo.registry import decoder
+from cnn_zoo.segmentation_layers import BilinearUpSampling2D
 
 
 class Row(NamedTuple):
@@ -54,7 +55,7 @@ def fpn(x, skips, row):
     if row.dropout:
         x = L.SpatialDropout2D(row.dropout, name="pyramid_dropout")(x)
     x = parts.conv(x, row.segmentation_filters, batch_norm=row.batch_norm, name="final_stage")
-    return L.UpSampling2D(2, interpolation="bilinear", name="final_upsampling")(x)
+    return BilinearUpSampling2D(2, name="final_upsampling")(x)
 
 
 @decoder(

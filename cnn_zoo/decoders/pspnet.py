@@ -47,8 +47,12 @@ class GridPooling2D(L.Layer):
     def call(self, x):
         _, height, width, _ = ops.shape(x)
         reduce, n = ops.mean if self.pooling == "avg" else ops.max, self.cells
-        rows = [reduce(x[:, i * height // n : -(-(i + 1) * height // n)], axis=1) for i in range(n)]
-        cells = [[reduce(row[:, i * width // n : -(-(i + 1) * width // n)], axis=1) for i in range(n)] for row in rows]
+
+        def cell(i, side):  # ONNX rounds negative quotients the other way, so there are none
+            return slice(i * side // n, ((i + 1) * side + n - 1) // n)
+
+        rows = [reduce(x[:, cell(i, height)], axis=1) for i in range(n)]
+        cells = [[reduce(row[:, cell(i, width)], axis=1) for i in range(n)] for row in rows]
         return ops.stack([ops.stack(row, axis=1) for row in cells], axis=1)
 
     def compute_output_shape(self, input_shape):
@@ -62,13 +66,24 @@ class GridPooling2D(L.Layer):
 class ResizeLike(L.Layer):
     """The first map at the size of the second, bilinearly, with pixels at the centres of their squares.
 
+    As `keras.ops.image.resize`, which Keras 3.15 cannot do in a TensorFlow graph where the size is open: one product of matrices a direction.
+
     Inputs `(batch, h, w, channels)` and `(batch, height, width, anything)`, output `(batch, height, width, channels)`.
     """
 
     def call(self, inputs):
         x, like = inputs
-        resized = ops.image.resize(x, ops.shape(like)[1:3], interpolation="bilinear", data_format="channels_last")
-        return ops.cast(resized, x.dtype)
+        (_, h, w, _), (_, height, width, _) = ops.shape(x), ops.shape(like)
+        exact = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+        tall = ops.einsum("Hh,bhwc->bHwc", self.between(h, height), exact)
+        return ops.cast(ops.einsum("Ww,bHwc->bHWc", self.between(w, width), tall), x.dtype)
+
+    def between(self, old, new):
+        """`(new, old)`: what each of the `old` pixels of a line gives to each of the `new` ones."""
+        pixels, places, old, new = (ops.cast(each, "float32") for each in (ops.arange(old), ops.arange(new), old, new))
+        at = (places + 0.5) * (old / new) - 0.5
+        at = ops.clip(at, 0, old - 1)  # beyond the outermost pixel's centre there is only that pixel
+        return ops.maximum(0, 1 - ops.abs(at[:, None] - pixels))
 
     def compute_output_shape(self, input_shapes):
         x, like = input_shapes

@@ -25,14 +25,8 @@ class Row(NamedTuple):
 def two_convs(x, filters, padding, batch_norm, name):
     """Two 3x3 convolutions, each with ReLU and, if wanted, BatchNorm in between."""
     for i in (1, 2):
-        x = L.Conv2D(
-            filters,
-            3,
-            padding=padding,
-            use_bias=not batch_norm,
-            kernel_initializer="he_normal",
-            name=f"{name}_conv{i}",
-        )(x)
+        about = {"use_bias": not batch_norm, "kernel_initializer": "he_normal", "name": f"{name}_conv{i}"}
+        x = L.Conv2D(filters, 3, padding=padding, **about)(x)
         if batch_norm:
             x = L.BatchNormalization(epsilon=1e-5, momentum=0.9, name=f"{name}_bn{i}")(x)
         x = L.Activation("relu", name=f"{name}_relu{i}")(x)

@@ -1,13 +1,13 @@
-"""Ship a trained classifier: with its preprocessing inside, reloaded and compared before you get it."""
+"""Ship a trained classifier or segmenter: with its preprocessing inside, reloaded and compared before you get it."""
 
 import difflib
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from cnn_zoo.classifier import check_classifier, class_names
 from cnn_zoo.errors import InputError
 from cnn_zoo.exporting import savedmodel
+from cnn_zoo.outputs import class_names
 
 FORMATS = {"savedmodel": savedmodel.write}
 
@@ -43,9 +43,11 @@ class Export:
 def export(
     model, path, format: str = "savedmodel", *, classes=None, overwrite: bool = False, tolerance: float = 1e-4
 ) -> Export:
-    """Write a classifier for serving, and compare what was written with the model.
+    """Write a classifier or a segmenter for serving, and compare what was written with the model.
 
-    A SavedModel gets three signatures, each of which answers with `probabilities` `(n, classes)`, `class` `(n,)` and `label` `(n,)`:
+    A SavedModel gets three signatures. Of a classifier each answers with `probabilities` `(n, classes)`, `class` `(n,)` and `label` `(n,)`; of a
+    segmenter with `probabilities` `(n, height, width, classes)` and `mask` `(n, height, width)`, the class ids (with a single output: 1 where its
+    probability is above 1/2):
 
     * `serving_default`: `images`, float32 `(n, height, width, channels)`, values 0..255;
     * `serve_uint8`: the same as uint8;
@@ -55,10 +57,10 @@ def export(
     The names of the classes are an asset, `assets/labels.txt`; `model.json` says the input contract, classes and versions.
 
     Args:
-        model: A Keras classifier on the TensorFlow backend; logits become probabilities.
+        model: A Keras classifier or segmenter on the TensorFlow backend; logits become probabilities.
         path: Folder to write.
         format: "savedmodel".
-        classes: Class names; default "0", "1", ...
+        classes: Class names; default "0", "1", ... (of a segmenter with one output "background", "object").
         overwrite: Replace the export that is at `path`; any other folder with files in it, or a file, is left alone.
         tolerance: Largest difference from the model that is accepted.
 
@@ -67,12 +69,11 @@ def export(
         StorageError: The disk is full or the folder cannot be written. Nothing is left behind, and an old export still stands.
         ExportError: The export, reloaded, answers differently from the model; it is not kept.
     """
-    check_classifier(model)
+    classes = class_names(model, classes)
     if format not in FORMATS:
         close = difflib.get_close_matches(str(format).lower(), FORMATS, n=1, cutoff=0.4)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise InputError(f"there is no export format {format!r}{hint} (there are: {', '.join(FORMATS)})")
-    classes = class_names(model, classes)
     if bad := [name for name in classes if "\n" in name or "\r" in name or not name]:
         raise InputError(f"a class name must be one line of text, not {bad[0]!r}")
     path = Path(path)

@@ -9,10 +9,10 @@ import sys
 import keras
 import numpy as np
 
-from cnn_zoo.classifier import output_kind
 from cnn_zoo.data import decode_bytes
 from cnn_zoo.errors import ExportError, InputError
 from cnn_zoo.files import replacing
+from cnn_zoo.outputs import is_segmenter, output_kind
 from cnn_zoo.version import __version__
 
 IMAGES_COMPARED = 8
@@ -78,7 +78,6 @@ def _errno(error):
 def _served(tf, model, labels):
     """A `tf.Module` with the model's variables and label table, and its signatures."""
     height, width, channels = model.input_shape[1:]
-    softmax = output_kind(model) == "logits"
     served = tf.Module()
     served.weights = [variable.value for variable in model.variables]
     names = tf.lookup.TextFileInitializer(
@@ -87,8 +86,9 @@ def _served(tf, model, labels):
     served.labels = tf.lookup.StaticHashTable(names, default_value="")
 
     def answer(images):
-        outputs = tf.cast(model(images, training=False), tf.float32)
-        probabilities = tf.nn.softmax(outputs) if softmax else outputs
+        probabilities = _probabilities(model, images)
+        if is_segmenter(model):
+            return {"probabilities": probabilities, "mask": _masks(probabilities)}
         best = tf.argmax(probabilities, axis=-1)
         return {"probabilities": probabilities, "class": best, "label": served.labels.lookup(best)}
 
@@ -123,11 +123,17 @@ def _about(model, classes, signatures):
     }
 
 
-def _outputs(model, images):
-    outputs = model(images, training=False)
-    if output_kind(model) == "logits":
-        outputs = keras.ops.softmax(keras.ops.cast(outputs, "float32"))
-    return keras.ops.convert_to_numpy(outputs).astype("float32")
+def _probabilities(model, images):
+    outputs = keras.ops.cast(model(images, training=False), "float32")
+    if output_kind(model) != "logits":
+        return outputs
+    return keras.ops.sigmoid(outputs) if is_segmenter(model) and outputs.shape[-1] == 1 else keras.ops.softmax(outputs)
+
+
+def _masks(probabilities):
+    if probabilities.shape[-1] == 1:
+        return keras.ops.cast(probabilities[..., 0] > 0.5, "int64")
+    return keras.ops.cast(keras.ops.argmax(probabilities, axis=-1), "int64")
 
 
 def _compare(model, folder, classes, signatures):
@@ -135,7 +141,9 @@ def _compare(model, folder, classes, signatures):
     height, width, channels = (64 if side is None else side for side in model.input_shape[1:])
     images = np.random.default_rng(0).integers(0, 256, (IMAGES_COMPARED, height, width, channels)).astype("uint8")
     fractions = images.astype("float32") * np.float32(0.99)  # float images need not be whole numbers
-    expected, of_fractions = _outputs(model, images.astype("float32")), _outputs(model, fractions)
+    expected, of_fractions = (
+        keras.ops.convert_to_numpy(_probabilities(model, values)) for values in (images.astype("float32"), fractions)
+    )
     if not np.isfinite(expected).all():
         raise ExportError(
             "the model answers with NaN or infinite values; nothing was kept. Train it again, or load its best epoch"
@@ -157,6 +165,12 @@ def _compare(model, folder, classes, signatures):
         for name in signatures:
             target = of_fractions if name == "serving_default" else expected
             differences.append(float(np.abs(answers[f"{name}/probabilities"] - target).max()))
+            if is_segmenter(model):
+                if not np.array_equal(answers[f"{name}/mask"], _masks(answers[f"{name}/probabilities"])):
+                    raise ExportError(
+                        f"the signature {name!r} gives masks that its probabilities do not; nothing was kept"
+                    )
+                continue
             best = answers[f"{name}/class"]
             told = [label.decode() for label in answers[f"{name}/label"]]
             if told != [classes[i] for i in best]:

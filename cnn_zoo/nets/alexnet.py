@@ -14,7 +14,7 @@ from typing import NamedTuple
 from keras import layers as L
 
 from cnn_zoo import blocks
-from cnn_zoo.layers import LRN
+from cnn_zoo.layers import LRN, GroupedConv2D
 from cnn_zoo.registry import family
 
 
@@ -60,7 +60,8 @@ SUM = "sum over section 3.5 of Krizhevsky et al. 2012 (60 million) with 227x227 
 )
 def alexnet(x, row):
     def conv(x, i, kernel, stride=1, padding="same"):
-        x = L.Conv2D(row.maps[i - 1], kernel, stride, padding, groups=row.groups[i - 1], name=f"conv{i}")(x)
+        kind = GroupedConv2D if row.groups[i - 1] > 1 else L.Conv2D
+        x = kind(row.maps[i - 1], kernel, stride, padding, groups=row.groups[i - 1], name=f"conv{i}")(x)
         return blocks.activation(x, "relu", f"conv{i}_relu")
 
     def norm(x, name):

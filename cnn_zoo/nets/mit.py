@@ -36,7 +36,6 @@ EXPANSION = 4  # E, of the feed-forward nets
 DROP_PATH = 0.1
 WIDE = (64, 128, 320, 512)
 
-
 register = keras.saving.register_keras_serializable("cnn_zoo")
 
 

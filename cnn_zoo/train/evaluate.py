@@ -6,10 +6,10 @@ import keras
 import numpy as np
 
 from cnn_zoo import metrics
-from cnn_zoo.classifier import class_names, is_segmenter, output_kind
 from cnn_zoo.data import Split, check_batch, pipeline
 from cnn_zoo.data.arrays import check_labels
 from cnn_zoo.errors import InputError
+from cnn_zoo.outputs import class_names, is_segmenter, output_kind
 
 
 @dataclass(frozen=True)
@@ -169,11 +169,7 @@ def evaluate(
 
 
 def _evaluate_masks(model, split, classes, ignore, batch_size):
-    outputs = model.output_shape[-1]
-    names = ("background", "object") if outputs == 1 and classes is None else classes
-    names = tuple(map(str, range(outputs) if names is None else names))
-    if len(names) != max(outputs, 2):
-        raise InputError(f"the model has {max(outputs, 2)} classes and {len(names)} names are given")
+    outputs, names = model.output_shape[-1], class_names(model, classes)
     check_batch(split.images, model.input_shape[1:])
     check_labels(split.labels, len(names), ignore)
     threshold = 0.0 if output_kind(model) == "logits" else 0.5

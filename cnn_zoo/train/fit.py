@@ -12,12 +12,12 @@ import keras
 import numpy as np
 
 from cnn_zoo import losses, metrics
-from cnn_zoo.classifier import is_segmenter, output_kind
 from cnn_zoo.data import Data, check_batch, pipeline
 from cnn_zoo.data.arrays import check_labels
 from cnn_zoo.errors import InputError, StorageError, TrainingStopped
 from cnn_zoo.files import make_folder, replacing
 from cnn_zoo.masks import class_weights_from
+from cnn_zoo.outputs import is_segmenter, output_kind
 from cnn_zoo.train.recipe import Recipe
 from cnn_zoo.train.recipe import recipe as find_recipe
 from cnn_zoo.train.run import (
@@ -87,7 +87,7 @@ def fit(
             data = data.split(recipe.validation, recipe.seed)
         _check(model, data)
         classes, described = list(data.classes), data.describe()
-        steps = math.ceil(len(data.train) / recipe.batch_size)
+        steps = math.ceil(len(data.train) * recipe.repeat / recipe.batch_size)
     else:
         steps, described = _describe_dataset(model, data)
     folder = Path(run or Path("runs") / f"{model.name}-{recipe.name}-{datetime.now():%Y%m%d-%H%M%S}")
@@ -162,7 +162,7 @@ def _train(model, data, validation, recipe, steps, keeper, callbacks, verbose):
     if isinstance(data, Data):
         training = pipeline(
             data.train, recipe.batch_size, shuffle=True, seed=recipe.seed, first_epoch=keeper.epoch, epochs=recipe.epochs,
-            augment=recipe.augment,
+            repeat=recipe.repeat, augment=recipe.augment,
         )  # fmt: skip
         at_once = recipe.batch_size if data.train.has_masks else max(recipe.batch_size, 256)
         held_out = data.validation and pipeline(data.validation, at_once)
@@ -299,7 +299,10 @@ class _Keeper(keras.callbacks.Callback):
         values = {key: float(value) for key, value in logs.items() if key != "learning_rate"}
         # Before anything is written: the step that ruins the weights has a good loss itself, and may be the last one of the epoch.
         for key, value in values.items():
-            if not math.isfinite(value) and key in ("loss", "val_loss"):  # the IoU of a class that is nowhere is NaN by right
+            if not math.isfinite(value) and key in (
+                "loss",
+                "val_loss",
+            ):  # the IoU of a class that is nowhere is NaN by right
                 raise _NotFinite(f"the {key} became {value}")
         if not all(np.isfinite(weight).all() for weight in self.model.get_weights()):
             raise _NotFinite("the weights became infinite or NaN")
@@ -325,7 +328,7 @@ def _differences(kept, identity):
     before, now = kept.about["recipe"], identity["recipe"]
     for field, value in now.items():
         more = field == "epochs" and now["schedule"] == "constant" and value > before.get(field, value)
-        if before.get(field) != value and not more:
+        if before.get(field, value) != value and not more:
             changed.append(f"{field} was {before.get(field)!r} and is {value!r}")
     if kept.about["architecture"] != identity["architecture"]:
         changed.append("the model has other layers, settings or shapes")

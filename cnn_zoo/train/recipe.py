@@ -8,12 +8,24 @@ from dataclasses import dataclass
 import keras
 
 from cnn_zoo import losses
-from cnn_zoo.data.augment import AUGMENTATIONS
+from cnn_zoo.augment import (
+    PRESETS,
+    Augmenter,
+    brightness,
+    contrast,
+    crop,
+    elastic,
+    flip,
+    rotate,
+    saturation,
+    scale,
+    turn,
+)
 from cnn_zoo.errors import InputError
+from cnn_zoo.masks import CLASS_WEIGHTS
 
 OPTIMIZERS = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW, "sgd": keras.optimizers.SGD}
 SCHEDULES = ("constant", "cosine")
-CLASS_WEIGHTS = ("balanced", "median_frequency", "inverse")
 
 
 @dataclass(frozen=True)
@@ -23,6 +35,7 @@ class Recipe:
     Attributes:
         name: Short name.
         epochs: Passes over the training images, at least 1.
+        repeat: Passes that count as one epoch, at least 1: more for a handful of images, each of which augmentation makes many of.
         batch_size: Images a step, at least 1.
         optimizer: "adam", "adamw" or "sgd" (with Nesterov momentum 0.9).
         learning_rate: Its largest value, above 0.
@@ -31,7 +44,7 @@ class Recipe:
         weight_decay: Decoupled weight decay, for "adamw" and "sgd".
         loss: For masks: a key of `cnn_zoo.losses.LOSSES`, or a sum such as "cross_entropy + 0.5 dice". Labels: cross-entropy, always.
         class_weight: For masks, of the loss: None, or the rule of `cnn_zoo.class_weights_from`, such as "median_frequency".
-        augment: Name of an augmentation, or None.
+        augment: None, a preset of `cnn_zoo.augment.PRESETS` by its name, or an `Augmenter`.
         validation: Fraction of the training images held out where the data has no validation split, 0 <= validation < 1.
         early_stopping: Stop when the validation accuracy (masks: mean IoU) has not risen for so many epochs; 0: never.
         restore_best: At the end, give the model the weights of its best epoch.
@@ -40,6 +53,7 @@ class Recipe:
 
     name: str = "custom"
     epochs: int = 20
+    repeat: int = 1
     batch_size: int = 128
     optimizer: str = "adam"
     learning_rate: float = 1e-3
@@ -48,7 +62,7 @@ class Recipe:
     weight_decay: float = 0.0
     loss: str = "cross_entropy"
     class_weight: str | None = None
-    augment: str | None = None
+    augment: str | Augmenter | None = None
     validation: float = 0.2
     early_stopping: int = 0
     restore_best: bool = False
@@ -59,7 +73,7 @@ class Recipe:
             if not good:
                 raise InputError(f"{field} of a recipe must be {what}, not {getattr(self, field)!r}")
 
-        for field in ("epochs", "batch_size"):
+        for field in ("epochs", "repeat", "batch_size"):
             expect(_whole(getattr(self, field)) and getattr(self, field) >= 1, field, "a whole number of at least 1")
         for field in ("early_stopping", "seed"):
             expect(_whole(getattr(self, field)) and getattr(self, field) >= 0, field, "a whole number of at least 0")
@@ -70,8 +84,9 @@ class Recipe:
         losses.named(self.loss)
         rules = (None, *CLASS_WEIGHTS)
         expect(self.class_weight in rules, "class_weight", f"one of {', '.join(map(str, rules))}")
-        known = (None, *AUGMENTATIONS)
-        expect(self.augment in known, "augment", f"one of {', '.join(map(str, known))}")
+        known = (None, *PRESETS)
+        good = isinstance(self.augment, Augmenter) or self.augment in known
+        expect(good, "augment", f"one of {', '.join(map(str, known))}, or an Augmenter")
         for field in ("warmup", "validation"):
             expect(_number(getattr(self, field)) and 0 <= getattr(self, field) < 1, field, "at least 0 and below 1")
         expect(self.optimizer != "adam" or not self.weight_decay, "weight_decay", "0 with 'adam' (use 'adamw')")
@@ -93,11 +108,14 @@ class Recipe:
 
     def to_dict(self) -> dict:
         """Plain values, for JSON."""
-        return dataclasses.asdict(self)
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {key: value.describe() if isinstance(value, Augmenter) else value for key, value in values.items()}
 
     @classmethod
     def from_dict(cls, values: dict) -> "Recipe":
         """The reverse of `to_dict`."""
+        if isinstance(values.get("augment"), dict):
+            values = {**values, "augment": Augmenter.of(values["augment"])}
         return cls().replace(**values)
 
     def make_optimizer(self, steps_per_epoch: int) -> keras.optimizers.Optimizer:
@@ -132,6 +150,21 @@ RECIPES = {
         Recipe(
             "best", epochs=20, batch_size=128, optimizer="adamw", learning_rate=4e-3, schedule="cosine", warmup=0.1,
             weight_decay=0.05, augment="digits", validation=0.1,
+        ),
+        # Street scenes from a few hundred photographs: half way to balanced, since a pole is a hundred times rarer than the road.
+        Recipe(
+            "camvid", epochs=100, batch_size=8, optimizer="adamw", learning_rate=1e-3, schedule="cosine", warmup=0.02, weight_decay=1e-4,
+            class_weight="square_root", augment=Augmenter(
+                (flip(), scale(0.5, 1.5), crop(240, 320), brightness(0.15), contrast(0.25), saturation(0.3)), ignore=11
+            ), restore_best=True,
+        ),
+        # Membranes from two dozen slices: any turn, and tissue gives way; what one slice becomes in ten passes counts as one epoch.
+        Recipe(
+            "isbi2012", epochs=12, repeat=10, batch_size=4, optimizer="adamw", learning_rate=2e-3, schedule="cosine", warmup=0.04,
+            weight_decay=1e-4, class_weight="balanced", validation=0, augment=Augmenter(
+                (flip(True, True), turn(), rotate(45), scale(0.8, 1.25), elastic(0.02), crop(256, 256), brightness(0.12), contrast(0.25)),
+                border="reflect",
+            ),
         ),
     )
 }  # fmt: skip
