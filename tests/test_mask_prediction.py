@@ -11,7 +11,7 @@ import pytest
 from keras import layers
 from PIL import Image
 
-from cnn_zoo import DataError, InputError, StorageError, segmenter, tiling
+from cnn_zoo import DataError, InputError, StorageError, tiling, tta
 from cnn_zoo.mask_plots import region_boxes
 from cnn_zoo.mask_prediction import predict_mask, predict_tiled, segment_then_classify, write_mask
 from cnn_zoo.masks import Palette, read_mask
@@ -383,7 +383,7 @@ def test_the_result_goes_to_a_file_as_a_memory_map(image, tmp_path):
 def test_an_interrupted_run_leaves_no_half_file(image, tmp_path, monkeypatch):
     model, out = net(), tmp_path / "out.npy"
     kept = np.array(predict_tiled(model, image, tile=64, out=out))
-    calls, forward = [], segmenter._probabilities
+    calls, forward = [], tta._probabilities
 
     def interrupted(*arguments):
         calls.append(1)
@@ -391,7 +391,7 @@ def test_an_interrupted_run_leaves_no_half_file(image, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return forward(*arguments)
 
-    monkeypatch.setattr(segmenter, "_probabilities", interrupted)
+    monkeypatch.setattr(tta, "_probabilities", interrupted)
     with pytest.raises(KeyboardInterrupt):
         predict_tiled(model, image, tile=64, batch_size=1, out=out, probabilities=True)
     assert [path.name for path in tmp_path.iterdir()] == ["out.npy"] and np.array_equal(np.load(out), kept)
@@ -408,7 +408,7 @@ def test_a_full_disk_is_found_before_the_work_begins(image, tmp_path, monkeypatc
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(segmenter, "_probabilities", lambda *arguments: pytest.fail("work has begun"))
+    monkeypatch.setattr(tta, "_probabilities", lambda *arguments: pytest.fail("work has begun"))
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
     with pytest.raises(StorageError, match="disk is full"):
         predict_tiled(net(), image, tile=64, out=tmp_path / "out.npy")
