@@ -35,6 +35,7 @@ _HOMES = {  # public name -> the module that it is found in
     "build_lenet": "assemble",
     "info": "assemble",
     "taps": "assemble",
+    "build_named": "segmenting",
     "build_segmenter": "segmenting",
     "build_segnet": "segmenting",
     "build_unet": "segmenting",

@@ -239,16 +239,22 @@ def evaluate(
     data: DataName = "digits",
     data_dir: DataDir = None,
     resize: Annotated[str, typer.Option(help="How images reach the model's size: bilinear, or pad.")] = "bilinear",
+    tta: Annotated[
+        Optional[list[str]],
+        typer.Option(help="Segmenters: average over changed copies: mirror, flip, rotate or scale; more than once."),
+    ] = None,
     out: Annotated[Optional[Path], typer.Option(help="Folder for the pictures and report.json.")] = None,
     as_json: Json = False,
 ):
-    """Test a trained model: accuracy with its interval, per-class report, confusion matrix."""
+    """Test a trained model: accuracy with its interval (of masks: IoU), per-class report, confusion matrix."""
     zoo = _zoo()
 
     model, classes = _model(zoo, source)
     size = model.input_shape[1:3]
     loaded = zoo.load(data, data_dir=data_dir, size=None if None in size else size, how=resize)
-    evaluation = zoo.evaluate(model, loaded.test, classes=classes or loaded.classes, ignore=loaded.ignore)
+    evaluation = zoo.evaluate(
+        model, loaded.test, classes=classes or loaded.classes, ignore=loaded.ignore, tta=tuple(tta or ())
+    )
     if out is not None:
         _write_evaluation(evaluation, loaded, out, model)
     _print_json(evaluation.to_dict()) if as_json else typer.echo(evaluation.report())
@@ -472,12 +478,13 @@ def weights_pack(
     tag: Annotated[str, typer.Argument(help="Name of the weights.")],
     folder: Annotated[Path, typer.Argument(help="Folder to write the weights and their card to.")],
     dataset: Annotated[Optional[str], typer.Option(help="What it was trained on, in words.")] = None,
+    licence: Annotated[str, typer.Option(help="Of the weights.")] = "Apache-2.0",
 ):
     """Make a weights file and its card from a run."""
     _zoo()
     from cnn_zoo.weights import pack
 
-    typer.echo(pack(run, tag, folder, dataset=dataset))
+    typer.echo(pack(run, tag, folder, dataset=dataset, licence=licence))
 
 
 masks_app = typer.Typer(no_args_is_help=True, help="Look at masks before training on them.")
@@ -566,9 +573,10 @@ def _zoo():
 
 def _model(zoo, source):
     """A trained model and the names of its classes."""
-    net, colon, tag = str(source).partition(":")
-    if colon and net in zoo.SPECS and not source.exists():
-        return zoo.build(net, weights=tag), zoo.weights.find(net, tag).classes
+    net, colon, tag = str(source).rpartition(":")
+    if colon and not source.exists() and (net in zoo.SPECS or (net, tag) in zoo.WEIGHTS):
+        build = zoo.build if net in zoo.SPECS else zoo.build_named
+        return build(net, weights=tag), zoo.weights.find(net, tag).classes
     return zoo.load_model(source)
 
 
@@ -674,8 +682,7 @@ def _draw_masks(evaluation, data, folder, model) -> None:
     few = split.take(np.linspace(0, len(split) - 1, min(4, len(split))).round().astype(int))
     found, palette = predict_mask(model, few.images, classes=evaluation.classes), Palette.of(evaluation.classes)
     mask_plots.side_by_side(few.images, found, few.labels, palette, ignore=data.ignore, save=folder / "predictions.png")
-    iou = evaluation.scores()["iou"].values()
-    mask_plots.iou_bars([np.nan if v is None else v for v in iou], palette=palette, save=folder / "iou.png")
+    mask_plots.iou_bars(evaluation.scores()["iou"], palette=palette, save=folder / "iou.png")
 
 
 def main() -> None:

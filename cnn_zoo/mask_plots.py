@@ -222,7 +222,8 @@ def iou_bars(
     """Intersection over union of each class as a bar, the worst at the bottom, and their mean as a line.
 
     Args:
-        iou: `(classes,)`, 0..1; NaN for a class that does not occur, which is named but not counted.
+        iou: `(classes,)`, 0..1; NaN for a class that does not occur, which is named but not counted. Or class name -> value, as
+            `evaluate(...).scores()["iou"]` has it, with None for NaN.
         classes: Names; default the palette's, or the numbers.
         mean: Where the line is drawn; default the mean of those that are not NaN.
         palette: Colours of the bars; default one for all.
@@ -232,6 +233,9 @@ def iou_bars(
     Raises:
         InputError: No values, values outside 0..1, or another number of names.
     """
+    if isinstance(iou, dict):
+        classes = list(iou) if classes is None else classes
+        iou = [np.nan if value is None else value for value in iou.values()]
     iou = np.asarray(iou, "float64")
     if iou.ndim != 1 or not len(iou) or np.isnan(iou).all() or ((iou < 0) | (iou > 1)).any():
         raise InputError(f"IoU of each class is expected, numbers 0..1 (or NaN), not {iou}")

@@ -75,8 +75,8 @@ def class_names(model, classes=None) -> tuple[str, ...]:
 
     A segmenter with one output tells two classes apart, "background" and "object".
     """
+    two = is_segmenter(model) and model.output_shape[-1] == 1
     count = model.output_shape[-1]
-    two = count == 1 and is_segmenter(model)
     if classes is None:
         classes = ("background", "object") if two else range(count)
     classes = tuple(map(str, classes))

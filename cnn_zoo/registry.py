@@ -67,7 +67,7 @@ class Weights:
     """One set of trained numbers, as a complete claim.
 
     Attributes:
-        net: Key of the `Spec` it belongs to.
+        net: Key of the `Spec` it belongs to; of a segmenter its name, such as "unet" or "deeplabv3plus:squeezenet1_1".
         tag: Name of the set: `build(net, weights=tag)`.
         file: File name in the cache, or in the installed package when `urls` is empty.
         urls: Where it is published; later ones are mirrors.
@@ -84,6 +84,7 @@ class Weights:
         value: The score, 0..1, or None where nobody measured it.
         size: Height and width in pixels that it was measured at; None for the net's default.
         measured_by: Who measured `value`.
+        options: Of a segmenter, what its builder must be told: `{"filters": 128}`.
         source: Page or command that it comes from.
     """
 
@@ -104,6 +105,7 @@ class Weights:
     value: float | None = None
     size: int | None = None
     measured_by: str | None = None
+    options: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,7 @@ def add_weights(record: Weights) -> None:
     key = (record.net, record.tag)
     if key in WEIGHTS:
         raise ValueError(f"weights {record.net}:{record.tag} are already registered")
-    if record.net not in SPECS:
+    if record.net not in SPECS and record.net.partition(":")[0] not in DECODERS:
         raise ValueError(f"weights {record.net}:{record.tag} belong to no registered net")
     if record.preset not in PRESETS:
         raise ValueError(f"weights {record.net}:{record.tag} name the unknown preset {record.preset!r}")

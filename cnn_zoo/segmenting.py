@@ -10,6 +10,7 @@ image -> `preprocess` -> `pad` -> the net's layers -> the decoder's -> `logits` 
 
 import functools
 import itertools
+from pathlib import Path
 
 import keras
 from keras import layers as L
@@ -31,7 +32,7 @@ from cnn_zoo.decoders import segnet as segnet_of
 from cnn_zoo.decoders import unet_2015
 from cnn_zoo.dilation import dilated
 from cnn_zoo.errors import InputError
-from cnn_zoo.registry import DECODERS, PRESETS, SPECS, Decoder, get_spec, natural, nearest
+from cnn_zoo.registry import DECODERS, PRESETS, SPECS, WEIGHTS, Decoder, get_spec, natural, nearest
 from cnn_zoo.segmentation_layers import BilinearUpSampling2D, CropLike, PadToMultiple
 
 
@@ -72,7 +73,8 @@ def build_segmenter(
         decoder: Key of the decoders, such as `"unet"` or `"deeplabv3plus"` (`list_decoders()` names all).
         backbone: Key of the registry, such as `"resnet34"` (`list_models()` names all).
         classes: Number of classes, the background counted (at least 2 for softmax).
-        weights: Of the backbone, such as `"imagenet"`; the decoder always starts random.
+        weights: Of the backbone, such as `"imagenet"`, and the decoder starts random; or of the whole segmenter, such as `"camvid"`, which then
+            brings its own options. With another number of classes the last layer alone starts random.
         input_size: Height and width in pixels; `None` for any. Of any size the output has the image's.
         channels: Default: what the weights were trained on.
         activation: `"softmax"`, `"sigmoid"` (several classes at one pixel) or None for logits.
@@ -88,9 +90,9 @@ def build_segmenter(
         WeightsError: Weights that are missing, damaged or of another shape.
     """
     entry, spec = get_decoder(decoder), get_spec(backbone)
-    record = weights_of.find(spec.name, weights)
+    record, whole = _record(f"{decoder}:{backbone}", spec.name, weights)
     classes = _checked(classes, activation, dropout)
-    row = _with_options(entry, options, classes)
+    row = _with_options(entry, {**record.options, **options} if whole else options, classes)
     size, channels = size_of(spec.size, input_size), channels_of(spec, record, channels)
     dilate = getattr(row, "output_stride", entry.dilate)  # the stride that the net does not go beyond, if any
     wanted = [row.stride] if hasattr(row, "stride") else entry.strides
@@ -115,9 +117,7 @@ def build_segmenter(
         return _finished(inputs, x, row, classes, activation, dropout, name, side // heights["x"])
 
     model = model_of(size) if None in size else fitting(model_of, spec, size)
-    if record is not None:
-        weights_of.load(trunk, record, headless=True)
-    return model
+    return _loaded(model, record, whole, classes, trunk)
 
 
 def build_segnet(
@@ -200,7 +200,7 @@ def build_unet(
             output is the middle of the image; the size must come out even before each pooling.
         batch_norm: BatchNorm after each 3x3 convolution.
         backbone: Instead of all the above: `build_unet(classes, backbone="resnet34", ...)` is `build_segmenter("unet", "resnet34", classes, ...)`.
-        weights: Of the backbone.
+        weights: Of the backbone; without one, of the whole net, such as `"isbi2012"`.
         input_size, activation, model_name: As for `build_segmenter`.
         channels: Default 3, or what the weights of the backbone were trained on.
         dropout: At the end of the left half, as published; with a backbone as for `build_segmenter`.
@@ -224,10 +224,13 @@ def build_unet(
         return build_segmenter(
             "unet", backbone, classes, weights=weights, channels=channels, model_name=model_name, **shared, **options
         )
-    if weights is not None or options:
-        given = ", ".join(sorted([*options, *(["weights"] if weights is not None else [])]))
-        raise InputError(f"{given}: for these give a backbone, such as backbone='resnet34'")
+    if options:
+        raise InputError(f"{', '.join(sorted(options))}: for these give a backbone, such as backbone='resnet34'")
     classes = _checked(classes, activation, dropout)
+    record, whole = _record("unet", None, weights)
+    if record:
+        depth, width = record.options.get("depth", depth), record.options.get("width", width)
+        channels = record.channels if channels is None else channels
     depth, width = whole_number("depth", depth), whole_number("width", width)
     if padding not in ("same", "valid"):
         raise InputError(f"padding is 'same' or 'valid', not {padding!r}")
@@ -239,7 +242,29 @@ def build_unet(
         _check_valid(inputs.shape[1:3], depth)
     row = unet_2015.Row(tuple(width * 2**step for step in reversed(range(depth))), padding, batch_norm)
     x = unet_2015.expand(unet_2015.contract(x, depth, width, padding, batch_norm, dropout), row)
-    return _finished(inputs, x, row, classes, activation, 0, model_name or "unet", whole=padding == "same")
+    model = _finished(inputs, x, row, classes, activation, 0, model_name or "unet", whole=padding == "same")
+    return _loaded(model, record, whole, classes)
+
+
+def _record(name, backbone, weights):
+    """The record for `weights`, or None, and whether it is of the whole segmenter rather than of its backbone."""
+    if weights is None:
+        return None, False
+    path = Path(weights)
+    whole = backbone is None or (name, str(weights)) in WEIGHTS
+    if not whole and path.suffix == ".safetensors" and path.is_file():
+        whole = weights_of.read(path)[1].get("net") == name
+    return weights_of.find(name if whole else backbone, weights), whole
+
+
+def _loaded(model, record, whole, classes, trunk=None):
+    """The model with the numbers of the record."""
+    if record is not None and whole and classes == len(record.classes):
+        weights_of.load(model, record)
+    elif record is not None:
+        part = keras.Model(model.input, model.get_layer("logits").input) if whole else trunk
+        weights_of.load(part, record, headless=True)
+    return model
 
 
 def is_named(name: str) -> bool:
@@ -247,12 +272,23 @@ def is_named(name: str) -> bool:
     return name in WHOLE or name.partition(":")[0] in DECODERS and ":" in name
 
 
-def build_named(name: str, classes: int, **settings) -> keras.Model:
-    """The segmenter of a name, as command lines and cards write it; `settings` are those of its builder.
+def build_named(name: str, classes: int | None = None, **settings) -> keras.Model:
+    """The segmenter of a name, as command lines and cards write it: unet, segnet, segnet_basic, or DECODER:NET such as unet:resnet34.
+
+    Args:
+        name: See above.
+        classes: Default: those that its weights were trained for.
+        **settings: Of the builder: `build_named("deeplabv3plus:squeezenet1_1", weights="camvid")`.
 
     Raises:
         InputError, WeightsError: As for the builders.
     """
+    if classes is None:
+        if (name, settings.get("weights")) not in WEIGHTS:
+            raise InputError(
+                f"how many classes does {name!r} tell apart? Say classes=, or weights= with those of a whole segmenter"
+            )
+        classes = len(WEIGHTS[name, settings["weights"]].classes)
     if name in WHOLE:
         return WHOLE[name](classes=classes, **settings)
     decoder, _, backbone = name.partition(":")

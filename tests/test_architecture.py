@@ -21,7 +21,7 @@ ALLOWED = {  # module or folder -> parts of the package that it may import
     "augment": {"augment", "errors", "mask_plots", "palette", "plots"},
     "data": {"augment", "data", "errors", "files"},
     "outputs": {"errors"},
-    "train": {"train", "augment", "outputs", "data", "errors", "files", "losses", "masks", "metrics", "version"},
+    "train": {"train", "augment", "outputs", "data", "errors", "files", "losses", "masks", "metrics", "tta", "version"},
     "prediction": {"outputs", "data", "errors", "files"},
     "exporting": {"exporting", "outputs", "data", "errors", "files", "version"},
     "plots": {"errors", "files"},

@@ -226,14 +226,14 @@ def test_augmentation_is_the_mean_over_the_symmetries(rng):
     back = quarter[::-1]
     transpose = (lambda x: x.transpose(0, 2, 1, 3),) * 2
     other = (lambda x: x[:, ::-1, ::-1].transpose(0, 2, 1, 3),) * 2
-    for tta, changes in {
+    for names, changes in {
         (): [same],
         "mirror": [same, mirror],
         ("flip",): [same, mirror, upside, both],
         "rotate": [same, quarter, both, back],
         ("flip", "rotate"): [same, mirror, upside, both, quarter, back, transpose, other],
     }.items():
-        np.testing.assert_allclose(augmented(model, tta)(images), mean(changes), atol=1e-6, err_msg=str(tta))
+        np.testing.assert_allclose(augmented(model, names)(images), mean(changes), atol=1e-6, err_msg=str(names))
     masks = predict_mask(model, images, tta="flip", probabilities=True)
     np.testing.assert_allclose(np.stack(masks.probabilities), augmented(model, "flip")(images), atol=1e-6)
 

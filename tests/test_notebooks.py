@@ -18,6 +18,7 @@ def test_a_notebook_runs(path, tmp_path, monkeypatch, shared):
     if path.stem.startswith("02"):  # its last part needs trained weights, which a user downloads
         monkeypatch.setenv("SQUEEZENET", str(shared("data/imagenet/squeezenet1_1_fp16.onnx")))
         monkeypatch.setenv("NETS", "squeezenet1_1 googlenet_2014 shufflenet")
+    monkeypatch.setenv("STREETS", str(REPOSITORY / "tests/data/streets.zip"))
     monkeypatch.setenv("EPOCHS", "2")
     monkeypatch.setenv("FOLDER", str(tmp_path))
     notebook = nbformat.read(path, as_version=4)

@@ -16,6 +16,8 @@ from cnn_zoo import (
     InputError,
     Recipe,
     TrainingStopped,
+    build_named,
+    build_segmenter,
     build_unet,
     evaluate,
     fit,
@@ -236,3 +238,32 @@ def test_unet_trains_on_any_size(data, tmp_path):
     model = build_unet(2, depth=2, width=8, channels=1)
     run = fit(model, data, QUICK.replace(learning_rate=0.005, epochs=15), run=tmp_path / "run", verbose=0)
     assert run.history["mean_iou"][-1] > 0.9
+
+
+CAMVID = "deeplabv3plus:squeezenet1_1"
+
+
+def test_shipped_segmenters_come_with_their_options(tmp_path):
+    model, record = build_named(CAMVID, weights="camvid"), cnn_zoo.WEIGHTS[CAMVID, "camvid"]
+    assert model.output_shape == (None, None, None, 11) and record.classes[3] == "Road" and record.bytes < 10e6
+    other = build_segmenter("deeplabv3plus", "squeezenet1_1", 3, weights="camvid")
+    ours, theirs = ({v.path: v.numpy() for v in m.weights} for m in (model, other))
+    assert {path for path in ours if ours[path].shape != theirs[path].shape} == {"logits/kernel", "logits/bias"}
+    assert all(np.array_equal(ours[path], theirs[path]) for path in ours if not path.startswith("logits"))
+    with pytest.raises(InputError, match="how many classes"):
+        build_named("unet:resnet18")
+    with pytest.raises(cnn_zoo.WeightsError, match="'unet' has no weights 'camvid'"):
+        build_unet(2, weights="camvid")
+    path = tmp_path / "mine.safetensors"
+    cnn_zoo.weights.save(
+        model, path, net=CAMVID, classes=record.classes, preset=record.preset, options=json.dumps(record.options)
+    )
+    again = build_segmenter("deeplabv3plus", "squeezenet1_1", 11, weights=str(path))
+    assert all(np.array_equal(a, b) for a, b in zip(again.get_weights(), model.get_weights()))
+
+
+@pytest.mark.slow
+def test_the_shipped_camvid_net_scores_as_its_card_says(shared):
+    data = load("camvid", data_dir=shared("data/camvid.zip").parent)
+    found = evaluate(build_named(CAMVID, weights="camvid"), data.test, classes=data.classes, ignore=data.ignore)
+    assert found.mean_iou == pytest.approx(cnn_zoo.WEIGHTS[CAMVID, "camvid"].value, abs=2e-3)

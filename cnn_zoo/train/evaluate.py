@@ -9,7 +9,8 @@ from cnn_zoo import metrics
 from cnn_zoo.data import Split, check_batch, pipeline
 from cnn_zoo.data.arrays import check_labels
 from cnn_zoo.errors import InputError
-from cnn_zoo.outputs import class_names, is_segmenter, output_kind
+from cnn_zoo.outputs import class_names, is_segmenter, most_probable, output_kind
+from cnn_zoo.tta import augmented
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class MaskEvaluation:
 
 
 def evaluate(
-    model: keras.Model, split: Split, *, classes=None, ignore=(), batch_size: int | None = None
+    model: keras.Model, split: Split, *, classes=None, ignore=(), tta=(), batch_size: int | None = None
 ) -> Evaluation | MaskEvaluation:
     """Test a classifier on labelled images, or a segmenter on images with masks.
 
@@ -128,7 +129,8 @@ def evaluate(
         model: Gives `(batch, classes)` or `(batch, height, width, classes)`, probabilities or logits.
         split: Images and labels or masks, for example `data.test`.
         classes: Class names; default "0", "1", ...
-        ignore: Ids in masks that are not counted, such as `data.ignore`.
+        ignore: Id, or ids, in masks that are not counted, such as `data.ignore`.
+        tta: With masks: test-time augmentation, as for `predict_mask`.
         batch_size: Images at once; default 256, with masks 8.
 
     Raises:
@@ -142,7 +144,10 @@ def evaluate(
         have, gives = ("masks", "a class an image") if split.has_masks else ("labels", "a class a pixel")
         raise InputError(f"the images have {have} and the model gives {gives}")
     if split.has_masks:
-        return _evaluate_masks(model, split, classes, tuple(ignore), batch_size or 8)
+        ignored = tuple(int(i) for i in np.atleast_1d(np.asarray(ignore, int)))
+        return _evaluate_masks(model, split, classes, ignored, tta, batch_size or 8)
+    if tta:
+        raise InputError("tta is for models that give masks")
     classes = class_names(model, classes)
     count = len(classes)
     check_batch(split.images, model.input_shape[1:])
@@ -168,16 +173,13 @@ def evaluate(
     )
 
 
-def _evaluate_masks(model, split, classes, ignore, batch_size):
-    outputs, names = model.output_shape[-1], class_names(model, classes)
+def _evaluate_masks(model, split, classes, ignore, tta, batch_size):
+    names, predicted = class_names(model, classes), augmented(model, tta)
     check_batch(split.images, model.input_shape[1:])
     check_labels(split.labels, len(names), ignore)
-    threshold = 0.0 if output_kind(model) == "logits" else 0.5
     confusion = np.zeros((len(names), len(names)), "int64")
-    for images, masks in pipeline(
-        split, batch_size
-    ):  # a batch at a time: probabilities of a whole data set fill the memory
-        found = model.predict_on_batch(images)
-        found = (found[..., 0] > threshold).astype("uint8") if outputs == 1 else found.argmax(-1)
+    # A batch at a time: the probabilities of a whole data set fill the memory.
+    for images, masks in pipeline(split, batch_size):
+        found = most_probable(predicted(images.numpy()))
         confusion += metrics.confusion_matrix(masks.numpy(), found, len(names), ignore=ignore)
     return MaskEvaluation(confusion, names, len(split))

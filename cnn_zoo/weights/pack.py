@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from cnn_zoo.errors import InputError
 from cnn_zoo.files import replacing, sha256
-from cnn_zoo.registry import get_spec
+from cnn_zoo.registry import PRESETS
 from cnn_zoo.weights.strict import save
 
 
@@ -38,12 +39,35 @@ def pack(run, tag: str, folder, *, licence: str = "Apache-2.0", dataset: str | N
         raise InputError(f"{str(run)!r} is not a finished run of `cnn-zoo train`: {error}") from error
     if about["status"] not in ("finished", "stopped early"):
         raise InputError(f"the run {str(run)!r} is {about['status']}: finish it with cnn-zoo train --resume {run}")
-    spec = get_spec(net)
+    options = about["train"].get("options") or {}
     best = about["recipe"]["restore_best"]
     model = keras.saving.load_model(run / ("best.keras" if best else "last.keras"), compile=False)
-    path = folder / f"{net}_{tag}.safetensors"
+    preset = _preset(model)
+    path = folder / f"{net.replace(':', '-')}_{tag}.safetensors"
     dataset = dataset or about["data"]["source"]
-    save(model, path, net=net, classes=about["classes"], preset=spec.preset, licence=licence, dataset=dataset)
+    save(
+        model,
+        path,
+        net=net,
+        classes=about["classes"],
+        preset=preset,
+        licence=licence,
+        dataset=dataset,
+        options=json.dumps(options),
+    )
+    if "mean_iou" in report:
+        score = {
+            "metric": f"mean IoU over the {len(about['classes'])} classes, on the {report['images']:,} test images",
+            "value": report["mean_iou"],
+            "pixel_accuracy": report["pixel_accuracy"],
+            "iou": report["iou"],
+        }
+    else:
+        score = {
+            "metric": f"accuracy on the {report['images']:,} test images",
+            "value": report["accuracy"],
+            "interval_95": report["accuracy_interval_95"],
+        }
     card = {
         "net": net,
         "tag": tag,
@@ -53,10 +77,9 @@ def pack(run, tag: str, folder, *, licence: str = "Apache-2.0", dataset: str | N
         "licence": licence,
         "dataset": dataset,
         "classes": about["classes"],
-        "preset": spec.preset,
-        "metric": f"accuracy on the {report['images']:,} test images",
-        "value": report["accuracy"],
-        "interval_95": report["accuracy_interval_95"],
+        "preset": preset,
+        **({"options": options} if options else {}),
+        **score,
         "measured_by": "this project, in the run described here",
         "source": command,
         "recipe": about["recipe"],
@@ -68,3 +91,16 @@ def pack(run, tag: str, folder, *, licence: str = "Apache-2.0", dataset: str | N
     with replacing(card_path) as aside:
         aside.write_text(json.dumps(card, indent=2) + "\n")
     return card_path
+
+
+def _preset(model):
+    """Name of the preset that the model's first layer normalises by."""
+    layer = model.get_layer("preprocess")
+    channels = layer.input.shape[-1]
+    for name, preset in PRESETS.items():
+        mean, std = (
+            np.resize(values, channels) if channels > 1 else np.mean(values) for values in (preset.mean, preset.std)
+        )
+        if np.allclose(layer.scale, 1 / std) and np.allclose(layer.offset, -mean / std):
+            return name
+    raise InputError(f"the model {model.name!r} normalises by no known preset ({', '.join(PRESETS)})")

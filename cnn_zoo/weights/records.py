@@ -85,6 +85,7 @@ def find(net: str, weights: str | None) -> Weights | None:
         classes=tuple(json.loads(about["classes"])),
         preset=about.get("preset", "unit"),
         channels=int(about["channels"]) if "channels" in about else None,
+        options=json.loads(about.get("options", "{}")),
         source=str(path),
     )
 
