@@ -243,7 +243,7 @@ def test_evaluation_equals_scikit_learn(data, rng):
     assert found.interval == pytest.approx((centre - half, centre + half), abs=1e-4)
     assert "wrong; loss" in found.report() and "middle" in found.report()
     json.dumps(found.to_dict())
-    with pytest.raises(InputError, match="3 classes and 2 names"):
+    with pytest.raises(InputError, match="3 classes apart and 2 names"):
         evaluate(model, data.test, classes=("a", "b"))
     with pytest.raises(InputError, match="no images to evaluate on"):
         evaluate(model, data.test.take([]))
