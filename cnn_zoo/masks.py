@@ -220,7 +220,7 @@ def _sources(masks):
     """(where, path or array) of each mask."""
     if _are_files(masks):
         return [(str(path), path) for path in list_masks(masks)]
-    if hasattr(masks, "dtype"):
+    if hasattr(masks, "dtype") and hasattr(masks, "size"):
         shape = masks.shape
         if masks.ndim == 3 and masks.size:
             # A single mask with channels rather than a stack: no stack of masks is one pixel wide, nor three.

@@ -40,7 +40,9 @@ def curves(history, save=None) -> Picture:
         raise InputError(f"there is no epoch to draw yet, or it has no {' and no '.join(missing)}")
     epochs = np.arange(1, len(history["loss"]) + 1)
     figure = Picture(figsize=(9, 3.6), layout="constrained")
-    for axes, key, title in zip(figure.subplots(1, 2), ("loss", score), ("Loss", "Mean IoU" if score == "mean_iou" else "Accuracy")):
+    for axes, key, title in zip(
+        figure.subplots(1, 2), ("loss", score), ("Loss", "Mean IoU" if score == "mean_iou" else "Accuracy")
+    ):
         marker = "o" if len(epochs) < 30 else None
         axes.plot(epochs, history[key], color=TRAINING, marker=marker, markersize=3.5, label="training")
         if f"val_{key}" in history:

@@ -25,6 +25,7 @@ from cnn_zoo import (
     load_model,
     losses,
 )
+from cnn_zoo.data import from_masks
 
 QUICK = Recipe("quick", epochs=10, batch_size=8, learning_rate=0.03, validation=0.25)
 
@@ -267,3 +268,20 @@ def test_the_shipped_camvid_net_scores_as_its_card_says(shared):
     data = load("camvid", data_dir=shared("data/camvid.zip").parent)
     found = evaluate(build_named(CAMVID, weights="camvid"), data.test, classes=data.classes, ignore=data.ignore)
     assert found.mean_iou == pytest.approx(cnn_zoo.WEIGHTS[CAMVID, "camvid"].value, abs=2e-3)
+
+
+def test_masks_in_files_give_class_weights_and_train(data, tmp_path):
+    """Files that are read when they are needed, with all that a recipe asks of masks."""
+    for kind, arrays in (("images", data.train.images[..., 0]), ("masks", data.train.labels)):
+        (tmp_path / kind).mkdir()
+        for i, array in enumerate(arrays):
+            Image.fromarray(array).save(tmp_path / kind / f"{i:02}.png")
+    lazy = from_masks(tmp_path / "images", tmp_path / "masks", classes=data.classes, ignore=255)
+    recipe = QUICK.replace(class_weight="median_frequency", augment="micrograph", epochs=12)
+    run = fit(small_model(), lazy, recipe, run=tmp_path / "run", verbose=0)
+    assert run.history["mean_iou"][-1] > 0.85
+    weights = cnn_zoo.class_weights_from(lazy.split(0.25).train.labels, 2, 255, "median_frequency")
+    np.testing.assert_allclose(run.about["loss"]["config"]["class_weight"], weights)
+    (tmp_path / "masks" / "07.png").write_bytes((tmp_path / "masks" / "07.png").read_bytes()[:60])
+    with pytest.raises(DataError, match="07.png"):
+        evaluate(small_model(), lazy.train, ignore=255)

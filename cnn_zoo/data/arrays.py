@@ -7,20 +7,29 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cnn_zoo.data.arraylike import is_lazy, join, take
+from cnn_zoo.data.splits import by_group
 from cnn_zoo.errors import DataError, InputError
+
+FIRST = 32  # images of a lazy array that are looked at before training; the others are checked as they are read
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images, each with a label or with a mask.
+    """Images, each with a label or with a mask. Both may be lazy: array-likes that read files when they are indexed.
 
     Attributes:
-        images: `(n, height, width, channels)`, uint8 or float32, values 0..255.
+        images: `(n, height, width, channels)`, uint8 or float32, values 0..255; signals are `(n, length, channels)` and stacks
+            `(n, depth, height, width, channels)`.
         labels: `(n,)`, int64, from 0; or masks, `(n, height, width)`, uint8 or int32, a class id a pixel.
+        groups: `(n,)` names of what the images come from (patients, slides), which no split takes apart; or None.
+        names: `(n,)` names of the images, such as their files', by which a split is saved; or None.
     """
 
     images: np.ndarray
     labels: np.ndarray
+    groups: np.ndarray | None = None
+    names: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -31,8 +40,17 @@ class Split:
         return self.labels.ndim == 3
 
     def take(self, indices) -> "Split":
-        """The images and labels at these indices."""
-        return Split(self.images[indices], self.labels[indices])
+        """The images and labels at these indices; of lazy ones nothing is read."""
+        more = [None if part is None else part[indices] for part in (self.groups, self.names)]
+        return Split(take(self.images, indices), take(self.labels, indices), *more)
+
+    def join(self, other: "Split") -> "Split":
+        """These images and those of another split; groups and names stay where both have them."""
+        more = [
+            None if one is None or two is None else np.concatenate([one, two])
+            for one, two in ((self.groups, other.groups), (self.names, other.names))
+        ]
+        return Split(join(self.images, other.images), join(self.labels, other.labels), *more)
 
 
 @dataclass(frozen=True)
@@ -69,6 +87,8 @@ class Data:
         test: float = 0.0,
         validation: float = 0.0,
         seed: int = 0,
+        groups=None,
+        names=None,
     ) -> "Data":
         """Your own arrays as a data set.
 
@@ -82,6 +102,8 @@ class Data:
             test: Fraction held out for the test, stratified (masks: at random).
             validation: Fraction of the rest held out for validation, likewise.
             seed: Of both splits.
+            groups: One name an image, of what it comes from (patient, slide): no split takes a group apart.
+            names: One name an image, by which `save_split` knows it again.
 
         Raises:
             DataError: Empty arrays, other ranks or lengths, or a class too small for the splits.
@@ -96,14 +118,25 @@ class Data:
         named = labels[~np.isin(labels, ignore)] if ignore else labels
         classes = tuple(map(str, classes if classes is not None else range(int(named.max(initial=0)) + 1)))
         source = f"{len(images):,} images given as arrays, {rule}"
-        whole = cls(name, Split(images, labels), None, None, classes, source, ignore)
+        more = [
+            None if given is None else _one_each(given, len(images), what)
+            for given, what in ((groups, "group"), (names, "name"))
+        ]
+        whole = cls(name, Split(images, labels, *more), None, None, classes, source, ignore)
+        return whole.hold_out(test, validation, seed)
+
+    def hold_out(self, test: float = 0.0, validation: float = 0.0, seed: int = 0) -> "Data":
+        """Hold out a test split from the training split, then a validation split from the rest; 0 leaves them as they are."""
+        whole = self
         if test:
             rest, held = _stratified(whole.train, test, seed, "test")
             whole = dataclasses.replace(whole, train=rest, test=held)
         return whole.split(validation, seed) if validation else whole
 
     def split(self, fraction: float, seed: int = 0) -> "Data":
-        """Hold out a validation split, stratified by labels (masks: at random); an existing one is first put back into the training split.
+        """Hold out a validation split, stratified by labels (masks: at random), by whole groups where the data have groups.
+
+        An existing one is first put back into the training split.
 
         Args:
             fraction: 0 <= fraction < 1 of the training images; 0 leaves no validation split.
@@ -114,8 +147,7 @@ class Data:
         """
         train = self.train
         if self.validation is not None:
-            pairs = ((train.images, self.validation.images), (train.labels, self.validation.labels))
-            train = Split(*map(np.concatenate, pairs))
+            train = train.join(self.validation)
         if fraction == 0:
             return dataclasses.replace(self, train=train, validation=None)
         train, held = _stratified(train, fraction, seed, "validation")
@@ -140,6 +172,8 @@ class Data:
         was = self.train.images.shape[1:3]
         if was == size:
             return self
+        if is_lazy(self.train.images):
+            raise InputError("files are brought to a size as they are read: give size= where they are listed")
         if self.train.has_masks and how == "pad" and not self.ignore:
             raise InputError("padding masks needs an id for what is outside: give the data an ignore id, such as 255")
 
@@ -149,7 +183,7 @@ class Data:
                 labels = (
                     nearest(labels, size) if how == "bilinear" else pad(labels[..., None], size, self.ignore[0])[..., 0]
                 )
-            return Split(change(split.images, size), labels)
+            return Split(change(split.images, size), labels, split.groups, split.names)
 
         splits = {part: resized(split) for part, split in self._splits().items()}
         word = "padded with zeros" if how == "pad" else "resized bilinearly"
@@ -163,8 +197,10 @@ class Data:
         return f"{sizes} images of {shape}, {len(self.classes)} classes"
 
     def describe(self) -> dict:
-        """What a run keeps of its data, as plain values; two equal descriptions mean the same pixels and labels."""
-        counted = "pixels_per_class" if self.train.has_masks else "per_class"
+        """What a run keeps of its data, as plain values; two equal descriptions mean the same pixels and labels.
+
+        Files are described by their rules and hashes; pixels of masks in files are not counted.
+        """
         return {
             "name": self.name,
             "source": self.source,
@@ -172,14 +208,7 @@ class Data:
             "dtype": str(self.train.images.dtype),
             "classes": list(self.classes),
             **({"ignore": list(self.ignore)} if self.ignore else {}),
-            **{
-                part: {
-                    "images": len(split),
-                    counted: class_counts(split.labels, len(self.classes), self.ignore).tolist(),
-                    "sha256": _fingerprint(split),
-                }
-                for part, split in self._splits().items()
-            },
+            **{part: _describe(split, len(self.classes), self.ignore) for part, split in self._splits().items()},
         }
 
     def _splits(self):
@@ -218,18 +247,23 @@ def check_batch(images, shape=None) -> None:
     """Check a batch of images against the input contract and, if given, a model's input.
 
     Args:
-        images: `(n, height, width, channels)`.
-        shape: `(height, width, channels)`, with None where anything goes.
+        images: `(n, height, width, channels)`; of a lazy array the first are looked at.
+        shape: `(height, width, channels)`, with None where anything goes; or the shape of a signal or stack.
 
     Raises:
         InputError: It does not fit; the message says what to do.
     """
-    if images.ndim != 4:
+    if shape is not None and len(shape) != 3:  # signals and stacks
+        if images.ndim != len(shape) + 1 or any(w not in (None, h) for w, h in zip(shape, images.shape[1:])):
+            raise InputError(
+                f"the model takes batches of {('n', *shape)} and these are {tuple(images.shape)}: build one for that shape"
+            )
+    elif images.ndim != 4:
         raise InputError(
             f"a batch of images has shape (n, height, width, channels), not {tuple(images.shape)}; "
             "a gray image needs its channel axis: images[..., None]"
         )
-    if shape is not None:
+    elif shape is not None:
         height, width, channels = shape
         if images.shape[3] != channels:
             raise InputError(
@@ -242,8 +276,10 @@ def check_batch(images, shape=None) -> None:
                 f"resize them (data.resize(({height}, {width}))), "
                 f"or build the model with input_size={tuple(images.shape[1:3])}"
             )
-    if images.dtype == np.uint8 or images.size == 0:
+    if images.dtype == np.uint8 or 0 in images.shape:
         return
+    if is_lazy(images):
+        images = images[:FIRST]
     low, high = float(np.min(images)), float(np.max(images))
     if not (np.isfinite(low) and np.isfinite(high)):
         raise InputError("the images hold NaN or infinite values: replace them before training or prediction")
@@ -314,7 +350,7 @@ def check_masks_fit(masks, classes, ignore=()) -> None:
 def check_labels(labels, classes: int, ignore=()) -> None:
     """Raise InputError unless all labels, or ids of masks, are integers in `0..classes - 1`."""
     if labels.ndim == 3:
-        return check_masks_fit(labels, classes, ignore)
+        return check_masks_fit(labels[:FIRST] if is_lazy(labels) else labels, classes, ignore)
     if labels.dtype.kind not in "iu":
         raise InputError(f"labels must be integers from 0, not {labels.dtype}; one-hot labels: labels.argmax(-1)")
     if len(labels) and (labels.min() < 0 or labels.max() >= classes):
@@ -341,6 +377,9 @@ def _stratified(split, fraction, seed, part):
 
     if not 0 < fraction < 1:
         raise DataError(f"the {part} fraction must lie between 0 and 1, not {fraction}")
+    if split.groups is not None:
+        rest, held = by_group(split.groups, fraction, seed, None if split.has_masks else split.labels)
+        return split.take(rest), split.take(held)
     strata = None if split.has_masks else split.labels
     try:
         rest, held = train_test_split(np.arange(len(split)), test_size=fraction, random_state=seed, stratify=strata)
@@ -357,7 +396,27 @@ def _stratified(split, fraction, seed, part):
     return split.take(np.sort(rest)), split.take(np.sort(held))
 
 
-def _fingerprint(split):
-    digest = hashlib.sha256(np.ascontiguousarray(split.images).data)
-    digest.update(np.ascontiguousarray(split.labels).data)
-    return digest.hexdigest()
+def _one_each(values, count, what):
+    values = np.asarray(values).astype(str)
+    if values.shape != (count,):
+        raise DataError(
+            f"there are {count} images and {what}s of shape {values.shape}: one {what} an image is expected"
+        )
+    return values
+
+
+def _describe(split, classes, ignore):
+    result = {"images": len(split)}
+    if not is_lazy(split.labels):
+        counted = "pixels_per_class" if split.has_masks else "per_class"
+        result[counted] = class_counts(split.labels, classes, ignore).tolist()
+    if split.groups is not None:
+        result["groups"] = len(np.unique(split.groups))
+    state = hashlib.sha256()
+    for what, values in (("files", split.images), ("mask_files", split.labels)):
+        if is_lazy(values):
+            result[what] = values.describe()
+            state.update(result[what]["sha256"].encode())
+        else:
+            state.update(np.ascontiguousarray(values).data)
+    return {**result, "sha256": state.hexdigest()}

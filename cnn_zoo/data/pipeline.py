@@ -1,10 +1,13 @@
 """The `tf.data` pipeline: order, augmentation and batches as functions of a seed."""
 
 import difflib
+import re
+from contextlib import contextmanager
 
 from cnn_zoo.augment import PRESETS, Augmenter
+from cnn_zoo.data.arraylike import is_lazy
 from cnn_zoo.data.arrays import Split
-from cnn_zoo.errors import InputError
+from cnn_zoo.errors import DataError, InputError
 
 
 def pipeline(
@@ -22,7 +25,7 @@ def pipeline(
     """Batches of a split, epoch after epoch.
 
     Order and augmentation of epoch e are functions of `seed` and e alone. A run that is resumed at epoch e therefore sees the very batches
-    that an uninterrupted one sees.
+    that an uninterrupted one sees. Lazy images and masks are read batch by batch, ahead of the model; `plain_errors` tells which file failed.
 
     Args:
         split: The images and labels.
@@ -51,8 +54,8 @@ def pipeline(
     count = len(split) * repeat
     steps = -(-count // batch_size)
     change = _change(augment, split, seed)
-    with tf.device("CPU"):
-        images, labels = tf.constant(split.images), tf.constant(split.labels)
+    reads = is_lazy(split.images) or is_lazy(split.labels)
+    images, labels = _gatherer(split.images), _gatherer(split.labels)
 
     def epoch(number):
         indices = tf.range(count)
@@ -63,18 +66,47 @@ def pipeline(
         return tf.data.Dataset.zip(tf.data.Dataset.range(number * steps, (number + 1) * steps), batches)
 
     def gather(step, indices):
-        batch = tf.gather(images, indices), tf.gather(labels, indices)
+        batch = images(indices), labels(indices)
         return batch if change is None else change(*batch, step)
 
     options = tf.data.Options()
     options.deterministic = True
     dataset = tf.data.Dataset.range(first_epoch, epochs).flat_map(epoch)
     # Without augmentation a batch costs less than waking a second thread; with it, two cores are worth having.
-    dataset = dataset.map(gather, num_parallel_calls=None if change is None else tf.data.AUTOTUNE)
+    dataset = dataset.map(gather, num_parallel_calls=None if change is None and not reads else tf.data.AUTOTUNE)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(max(0, epochs - first_epoch) * steps))
     if prefetch:
         dataset = dataset.prefetch(tf.data.AUTOTUNE)
     return dataset.with_options(options)
+
+
+@contextmanager
+def plain_errors():
+    """Within it, what TensorFlow says of a file that could not be read in the middle of an epoch is said as a `DataError` again."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if found := re.search(r"(?:DataError|InputError): (.*?)(?:\nTraceback|\n\n|$)", str(error), re.DOTALL):
+            raise DataError(found[1]) from None
+        raise
+
+
+def _gatherer(values):
+    """A function in TensorFlow from indices to those rows of an array."""
+    import tensorflow as tf
+
+    if not is_lazy(values):
+        with tf.device("CPU"):
+            whole = tf.constant(values)
+        return lambda indices: tf.gather(whole, indices)
+
+    def read(indices):
+        rows = tf.numpy_function(values.__getitem__, (indices,), tf.as_dtype(values.dtype))
+        return tf.ensure_shape(rows, (None, *values.shape[1:]))
+
+    return read
 
 
 def augmenter(augment, masks: bool):

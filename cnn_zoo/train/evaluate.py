@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from cnn_zoo import metrics
-from cnn_zoo.data import Split, check_batch, pipeline
+from cnn_zoo.data import Split, check_batch, pipeline, plain_errors
 from cnn_zoo.data.arrays import check_labels
 from cnn_zoo.errors import InputError
 from cnn_zoo.outputs import class_names, is_segmenter, most_probable, output_kind
@@ -152,7 +152,8 @@ def evaluate(
     count = len(classes)
     check_batch(split.images, model.input_shape[1:])
     check_labels(split.labels, count)
-    outputs = model.predict(pipeline(split, batch_size or 256).map(lambda images, labels: images), verbose=0)
+    with plain_errors():
+        outputs = model.predict(pipeline(split, batch_size or 256).map(lambda images, labels: images), verbose=0)
     probabilities = (
         keras.ops.convert_to_numpy(keras.ops.softmax(outputs)) if output_kind(model) == "logits" else outputs
     )
@@ -179,7 +180,8 @@ def _evaluate_masks(model, split, classes, ignore, tta, batch_size):
     check_labels(split.labels, len(names), ignore)
     confusion = np.zeros((len(names), len(names)), "int64")
     # A batch at a time: the probabilities of a whole data set fill the memory.
-    for images, masks in pipeline(split, batch_size):
-        found = most_probable(predicted(images.numpy()))
-        confusion += metrics.confusion_matrix(masks.numpy(), found, len(names), ignore=ignore)
+    with plain_errors():
+        for images, masks in pipeline(split, batch_size):
+            found = most_probable(predicted(images.numpy()))
+            confusion += metrics.confusion_matrix(masks.numpy(), found, len(names), ignore=ignore)
     return MaskEvaluation(confusion, names, len(split))

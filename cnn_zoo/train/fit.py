@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from cnn_zoo import losses, metrics
-from cnn_zoo.data import Data, check_batch, pipeline
+from cnn_zoo.data import Data, check_batch, pipeline, plain_errors
 from cnn_zoo.data.arrays import check_labels
 from cnn_zoo.errors import InputError, StorageError, TrainingStopped
 from cnn_zoo.files import make_folder, replacing
@@ -170,16 +170,19 @@ def _train(model, data, validation, recipe, steps, keeper, callbacks, verbose):
     else:
         training, held_out, settings = data, validation, {}
     try:
-        model.fit(
-            training,
-            validation_data=held_out,
-            initial_epoch=keeper.epoch,
-            epochs=recipe.epochs,
-            shuffle=False,
-            callbacks=[keeper, *_tensorboard(folder), *callbacks],
-            verbose=(1 if sys.stdout.isatty() or "ipykernel" in sys.modules else 2) if verbose == "auto" else verbose,
-            **settings,
-        )
+        with plain_errors():
+            model.fit(
+                training,
+                validation_data=held_out,
+                initial_epoch=keeper.epoch,
+                epochs=recipe.epochs,
+                shuffle=False,
+                callbacks=[keeper, *_tensorboard(folder), *callbacks],
+                verbose=(1 if sys.stdout.isatty() or "ipykernel" in sys.modules else 2)
+                if verbose == "auto"
+                else verbose,
+                **settings,
+            )
     except KeyboardInterrupt:
         keeper.end("interrupted")
         raise TrainingStopped(
