@@ -225,7 +225,10 @@ def build_unet(
             "unet", backbone, classes, weights=weights, channels=channels, model_name=model_name, **shared, **options
         )
     if options:
-        raise InputError(f"{', '.join(sorted(options))}: for these give a backbone, such as backbone='resnet34'")
+        raise InputError(
+            f"a U-Net without a backbone has depth, width, padding and batch_norm, and no {', '.join(sorted(options))}; for a decoder's options "
+            "give a backbone, such as backbone='resnet34'"
+        )
     classes = _checked(classes, activation, dropout)
     record, whole = _record("unet", None, weights)
     if record:
@@ -268,8 +271,8 @@ def _loaded(model, record, whole, classes, trunk=None):
 
 
 def is_named(name: str) -> bool:
-    """Whether `build_named` knows the name: unet, segnet, segnet_basic, or DECODER:NET such as unet:resnet34."""
-    return name in WHOLE or name.partition(":")[0] in DECODERS and ":" in name
+    """Whether a name is one for `build_named`: unet, segnet, segnet_basic, or DECODER:NET such as unet:resnet34."""
+    return name in WHOLE or ":" in name
 
 
 def build_named(name: str, classes: int | None = None, **settings) -> keras.Model:

@@ -99,7 +99,7 @@ def _masked(name, data_dir):
     place = next((place for place in places if place.is_file() or (place / name).is_dir()), None)
     if place is None:
         raise DataError(
-            f"{name} is not in {str(folder) if folder else 'any folder'!r}: put {name}.zip or the folder {name} (see the help of load) into a folder "
+            f"{name} is {f'not in {str(folder)!r}' if folder else 'in no folder that was named'}: put {name}.zip or the folder {name} (see the help of load) into a folder "
             "and name it with data_dir= or CNN_ZOO_DATA"
         )
     try:
