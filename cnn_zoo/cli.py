@@ -1,6 +1,7 @@
 """The command line: `cnn-zoo --help`.
 
-Exit codes: 0 done, 1 stopped before the end (training diverged or was interrupted; `doctor` or `masks check` found something wrong), 2 wrong input.
+Exit codes: 0 done, 1 stopped before the end (training diverged or was interrupted) or something wrong found (`doctor`, `masks check`,
+`data report`), 2 wrong input.
 Standard output carries results (with `--json` for programs), standard error everything else.
 """
 
@@ -16,6 +17,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from cnn_zoo.data_report.command import report as data_report_command
 from cnn_zoo.errors import DataError, InputError, TrainingStopped, ZooError
 
 app = typer.Typer(
@@ -486,6 +488,10 @@ def weights_pack(
 
     typer.echo(pack(run, tag, folder, dataset=dataset, licence=licence))
 
+
+data_app = typer.Typer(no_args_is_help=True, help="Look at data before training on them.")
+app.add_typer(data_app, name="data")
+data_app.command("report")(data_report_command)
 
 masks_app = typer.Typer(no_args_is_help=True, help="Look at masks before training on them.")
 app.add_typer(masks_app, name="masks")

@@ -90,6 +90,11 @@ class GroupedConv2D(keras.layers.Conv2D):
         return ops.concatenate([convolve(*part) for part in parts], axis)
 
 
+def kind(layer) -> str:
+    """The class of a layer as Keras, and the files of others, know it: a `GroupedConv2D` is a `Conv2D`."""
+    return "Conv2D" if isinstance(layer, GroupedConv2D) else type(layer).__name__
+
+
 @register
 class RBF(keras.layers.Layer):
     """Euclidean radial basis functions around fixed codes: `-sum_j (x_j - code_ij)^2`, as logits.

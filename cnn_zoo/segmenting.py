@@ -230,6 +230,10 @@ def build_unet(
             "give a backbone, such as backbone='resnet34'"
         )
     classes = _checked(classes, activation, dropout)
+    if weights is not None and ("unet", str(weights)) not in WEIGHTS and not Path(weights).is_file():
+        raise InputError(
+            f"there is no whole U-Net with weights {weights!r}; for those of an encoder give a backbone, such as backbone='resnet34'"
+        )
     record, whole = _record("unet", None, weights)
     if record:
         depth, width = record.options.get("depth", depth), record.options.get("width", width)

@@ -21,6 +21,7 @@ ALLOWED = {  # module or folder -> parts of the package that it may import
     "augment": {"augment", "errors", "mask_plots", "palette", "plots"},
     "data": {"augment", "data", "errors", "files"},
     "outputs": {"errors"},
+    "data_report": {"data_report", "data", "errors", "files", "masks", "mask_plots", "palette"},
     "train": {"train", "augment", "outputs", "data", "errors", "files", "losses", "masks", "metrics", "tta", "version"},
     "prediction": {"outputs", "data", "errors", "files"},
     "exporting": {"exporting", "outputs", "data", "errors", "files", "version"},
@@ -46,7 +47,7 @@ ALLOWED = {  # module or folder -> parts of the package that it may import
     "mask_plots": {"errors", "palette", "plots"},
     "classic": {"classic", "data", "errors", "palette"},
     "imagenet": {"errors"},
-    "weights": {"weights", "registry", "imagenet", "nets", "errors", "files"},
+    "weights": {"weights", "registry", "imagenet", "layers", "nets", "errors", "files"},
     "explain": {"explain", "layers", "errors"},
 }
 

@@ -12,6 +12,7 @@ import cnn_zoo
 from cnn_zoo.data import read_image
 from cnn_zoo.data.images import resize
 from cnn_zoo.errors import MissingExtraError, WeightsError
+from cnn_zoo.layers import kind as kind_of
 from cnn_zoo.registry import PRESETS, get_spec
 from cnn_zoo.weights import assign
 from cnn_zoo.weights.importers import LAYOUTS, convert, darknet
@@ -111,7 +112,7 @@ def as_onnx(onnx, model, path, *, shuffled=False, without=(), half=False):
     for config in model.get_config()["layers"]:
         layer, saved = model.get_layer(config["name"]), json.dumps(config["inbound_nodes"])
         sources = [made[part.split('"')[1]] for part in saved.split('"keras_history": [')[1:]]
-        kind, settings = type(layer).__name__, {}
+        kind, settings = kind_of(layer), {}
         weights = {variable.name: variable.numpy() for variable in layer.weights}
         if layer.name in without or not sources:
             made[layer.name] = sources[0] if sources else layer.name

@@ -115,7 +115,7 @@ def test_squeezenet_recognises_the_bull_mastiff_with_the_authors_weights(shared)
 def test_the_courses_shufflenet_has_50_layers_and_1_4_million_parameters():
     model = build("shufflenet")
     kinds = [type(layer).__name__ for layer in model.layers]
-    assert sum(kinds.count(kind) for kind in ("Conv2D", "DepthwiseConv2D", "Dense")) == 50
+    assert sum(kinds.count(kind) for kind in ("Conv2D", "GroupedConv2D", "DepthwiseConv2D", "Dense")) == 50
     assert round(SPECS["shufflenet"].params / 1e6, 1) == 1.4
     assert model.get_layer("s2_b1_1_conv").output.shape[1:] == (56, 56, 112)  # as in the ONNX zoo's model
     assert model.get_layer("s2_b1_concat").output.shape[1:] == (28, 28, 136)

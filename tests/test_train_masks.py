@@ -253,7 +253,7 @@ def test_shipped_segmenters_come_with_their_options(tmp_path):
     assert all(np.array_equal(ours[path], theirs[path]) for path in ours if not path.startswith("logits"))
     with pytest.raises(InputError, match="how many classes"):
         build_named("unet:resnet18")
-    with pytest.raises(cnn_zoo.WeightsError, match="'unet' has no weights 'camvid'"):
+    with pytest.raises(InputError, match="no whole U-Net with weights 'camvid'.*give a backbone"):
         build_unet(2, weights="camvid")
     path = tmp_path / "mine.safetensors"
     cnn_zoo.weights.save(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import keras
 from keras import layers as L
 
-from cnn_zoo import assemble
+from cnn_zoo import assemble, layers
 from cnn_zoo.errors import InputError
 from cnn_zoo.registry import PRESETS, WEIGHTS, nearest
 from cnn_zoo.weights.importers.image_classifiers import NETS
@@ -335,4 +335,4 @@ def unnamed(net):
 
 
 def _kind(layer):
-    return re.sub(r"(?<!^)(?=[A-Z][a-z])", "_", type(layer).__name__).lower()
+    return re.sub(r"(?<!^)(?=[A-Z][a-z])", "_", layers.kind(layer)).lower()

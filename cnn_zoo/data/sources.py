@@ -98,9 +98,9 @@ def _masked(name, data_dir):
     places = [] if folder is None else [folder / f"{name}.zip", folder]
     place = next((place for place in places if place.is_file() or (place / name).is_dir()), None)
     if place is None:
+        where = f"not in {str(folder)!r}" if folder else "in no folder that was named"
         raise DataError(
-            f"{name} is {f'not in {str(folder)!r}' if folder else 'in no folder that was named'}: put {name}.zip or the folder {name} (see the help of load) into a folder "
-            "and name it with data_dir= or CNN_ZOO_DATA"
+            f"{name} is {where}: put {name}.zip or the folder {name} (see the help of load) into a folder and name it with data_dir= or CNN_ZOO_DATA"
         )
     try:
         if place.is_dir():

@@ -78,6 +78,7 @@ def pack(run, tag: str, folder, *, licence: str = "Apache-2.0", dataset: str | N
         "dataset": dataset,
         "classes": about["classes"],
         "preset": preset,
+        "channels": model.get_layer("preprocess").input.shape[-1],
         **({"options": options} if options else {}),
         **score,
         "measured_by": "this project, in the run described here",

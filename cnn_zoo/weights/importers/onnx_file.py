@@ -16,6 +16,7 @@ import keras
 from keras import layers as L
 
 from cnn_zoo.errors import WeightsError, require
+from cnn_zoo.layers import kind as kind_of
 from cnn_zoo.registry import get_spec
 from cnn_zoo.weights.importers import caffe, pytorch
 
@@ -125,7 +126,7 @@ def places_of(net: str) -> list[Place]:
         name = made[layer.name] = Place(layer.name) if layer.weights else layer.name
         if layer.weights:
             name.what = what(layer)
-        graph.append((name, type(layer).__name__, [made[x] for x in inputs_of(config["inbound_nodes"])]))
+        graph.append((name, kind_of(layer), [made[x] for x in inputs_of(config["inbound_nodes"])]))
     found = signatures(graph)
     for name, signature in found.items():
         name.signature = signature
