@@ -44,6 +44,12 @@ def maker(kind, backbone, whose):
     )
 
 
+def peak_so_far():
+    """KiB of this process at its largest (Linux; getrusage would begin with what its parent had)."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
+
+
 def batch_of(model):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, *model.input_shape[1:])).astype("float32")
@@ -58,14 +64,14 @@ def step(kind, backbone, whose):
 
 
 MEASURED = """
-import resource, sys
+import sys
 sys.path[:] = {path!r}
 import segmentation
 segmentation.maker({kind!r}, {backbone!r}, {whose!r})
 import keras; keras.layers.Conv2D(1, 1)(keras.ops.ones((1, 4, 4, 1)))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = segmentation.peak_so_far()
 segmentation.step({kind!r}, {backbone!r}, {whose!r})
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(segmentation.peak_so_far() - before)
 """
 
 
@@ -148,24 +154,35 @@ def unpooling(rounds):
 
 
 TILED = """
-import resource, sys, tempfile, time
+import sys, tempfile, time
+sys.path[:] = {path!r}
 import numpy as np
 import cnn_zoo
-def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+from segmentation import peak_so_far
 model = cnn_zoo.build_unet(4, depth=3, width=8, channels=1)
 with tempfile.TemporaryDirectory() as folder:
     image = np.lib.format.open_memmap(folder + "/image.npy", "w+", "uint8", (10000, 10000, 1))
     image[:, ::7] = 200
     cnn_zoo.predict_tiled(model, image[:512, :512], tile=512, overlap=64, progress=False)
-    before, start = peak(), time.perf_counter()
+    before, start = peak_so_far(), time.perf_counter()
     cnn_zoo.predict_tiled(model, image, tile=512, overlap=64, out=folder + "/mask.npy", progress=False)
-    print(f"{peak() - before:.2f} GiB above the model, {time.perf_counter() - start:.0f} s")
+    print(f"{{(peak_so_far() - before) / 2**20:.2f}} GiB above the model, {{time.perf_counter() - start:.0f}} s")
 """
 
 
 def tiled():
     print("\n10,000 x 10,000 pixels in tiles of 512, U-Net of depth 3 and width 8: ", end="", flush=True)
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", TILED], capture_output=True, text=True)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-c",
+            TILED.format(path=[os.path.dirname(os.path.abspath(__file__)), *sys.path]),
+        ],
+        capture_output=True,
+        text=True,
+    )
     print(done.stdout.strip() or done.stderr.strip().splitlines()[-1])
 
 
