@@ -51,6 +51,11 @@ _HOMES = {  # public name -> the module that it is found in
     "Data": "data",
     "Split": "data",
     "load": "data",
+    "open_data": "data",
+    "RunReport": "run_report",
+    "report": "run_report",
+    "calibrate": "calibration",
+    "with_temperature": "calibration",
     "pipeline": "data",
     "RECIPES": "train",
     "Evaluation": "train",
@@ -58,7 +63,16 @@ _HOMES = {  # public name -> the module that it is found in
     "Recipe": "train",
     "Run": "train",
     "evaluate": "train",
+    "fine_tune": "train",
     "fit": "train",
+    "freeze": "freezing",
+    "distill": "train",
+    "LayerWise": "optimizers",
+    "learn_without_forgetting": "train",
+    "lr_find": "train",
+    "check": "train",
+    "read_curves": "train",
+    "stages": "freezing",
     "load_model": "train",
     "recipe": "train",
     "Predictions": "prediction",
@@ -109,4 +123,6 @@ def __dir__():
 
 
 if os.path.basename(sys.argv[0] if sys.argv else "").partition(".")[0] != "cnn-zoo":
-    importlib.import_module("cnn_zoo.assemble")  # the command line alone waits with it, to answer --help at once
+    # Layers, losses, metrics and optimizers are then known to keras.saving. The command line alone waits with it, to answer --help at once.
+    for _module in ("assemble", "losses", "metrics", "optimizers"):
+        importlib.import_module(f"cnn_zoo.{_module}")

@@ -5,7 +5,7 @@ Exit codes: 0 done, 1 stopped before the end (training diverged or was interrupt
 Standard output carries results (with `--json` for programs), standard error everything else.
 """
 
-import importlib
+import dataclasses
 import json
 import os
 import shlex
@@ -17,7 +17,15 @@ from typing import Annotated, Optional
 
 import typer
 
-from cnn_zoo.data_report.command import report as data_report_command
+from cnn_zoo.commands import values
+from cnn_zoo.commands.building import quiet_zoo
+from cnn_zoo.commands.check import check
+from cnn_zoo.commands.data_bench import bench as data_bench_command
+from cnn_zoo.commands.data_report import report as data_report_command
+from cnn_zoo.commands.finetune import finetune
+from cnn_zoo.commands.lr_find import lr_find
+from cnn_zoo.commands.run_report import report as run_report_command
+from cnn_zoo.commands.search import search
 from cnn_zoo.errors import DataError, InputError, TrainingStopped, ZooError
 
 app = typer.Typer(
@@ -31,15 +39,6 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-DataName = Annotated[
-    str, typer.Option("--data", help="digits (comes with the package), mnist, fashion_mnist or cifar10.")
-]
-DataDir = Annotated[
-    Optional[Path],
-    typer.Option(
-        help="Folder that holds NAME.npz in Keras' layout, or data sets of TensorFlow Datasets. Default: CNN_ZOO_DATA."
-    ),
-]
 ColorTable = Annotated[
     Optional[str],
     typer.Option("--palette", help="Which colour is which class: a file with a colour table, or binary or voc."),
@@ -55,7 +54,7 @@ def list_(
     as_json: Json = False,
 ):
     """List the nets of the zoo, their parameters, input sizes and weights."""
-    zoo = _zoo()
+    zoo = quiet_zoo()
 
     rows = []
     for name in zoo.list_models(pattern, weights=weights):
@@ -94,7 +93,7 @@ def table(
 
     Interrupted, it prints the rows that it has.
     """
-    zoo = _zoo()
+    zoo = quiet_zoo()
     from cnn_zoo import table as living
 
     forms = {"text": living.text, "markdown": living.markdown, "csv": living.csv}
@@ -129,7 +128,7 @@ def table(
 @app.command()
 def info(name: Annotated[str, typer.Argument(help="A net, such as lenet.")], as_json: Json = False):
     """Show what is known of a net, and the table of its layers."""
-    zoo = _zoo()
+    zoo = quiet_zoo()
 
     found = zoo.info(name)
     _print_json(found.to_dict()) if as_json else typer.echo(str(found))
@@ -143,8 +142,7 @@ def train(
             help="A net of the zoo, as `cnn-zoo list` names them; for masks a decoder over one, such as unet:resnet34, or unet, segnet, segnet_basic."
         ),
     ] = "lenet",
-    data: DataName = "digits",
-    data_dir: DataDir = None,
+    data: values.Data = None,
     recipe: Annotated[
         str, typer.Option(help="All settings of the training: lecture, best; for masks camvid, isbi2012.")
     ] = "best",
@@ -157,29 +155,67 @@ def train(
         Optional[Path],
         typer.Option(help="Go on with an interrupted run: its folder. The other settings are read from it."),
     ] = None,
+    repeat: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--from",
+            help="Do a run again, from its folder or run.json, in a new folder; settings of the recipe may be changed.",
+        ),
+    ] = None,
     weights: Annotated[Optional[str], typer.Option(help="Start from these weights: a tag or a file.")] = None,
     epochs: Annotated[Optional[int], typer.Option(help="Instead of the recipe's.")] = None,
     batch_size: Annotated[Optional[int], typer.Option(help="Instead of the recipe's.")] = None,
     learning_rate: Annotated[Optional[float], typer.Option(help="Instead of the recipe's.")] = None,
     validation: Annotated[Optional[float], typer.Option(help="Fraction held out, instead of the recipe's.")] = None,
     seed: Annotated[Optional[int], typer.Option(help="Instead of the recipe's.")] = None,
-    resize: Annotated[
-        str, typer.Option(help="How images reach the net's size: bilinear, or pad (zeros around).")
-    ] = "bilinear",
+    fields: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--set",
+            help="FIELD=VALUE, any field of the recipe: schedule=one_cycle, ema=0.999, precision=auto. Repeatable.",
+        ),
+    ] = None,
+    augment: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Instead of the recipe's: natural, micrograph, medical, satellite, digits (which has no flips) or none."
+        ),
+    ] = None,
     savedmodel: Annotated[bool, typer.Option(help="Export a SavedModel into the run folder at the end.")] = True,
+    all_devices: Annotated[
+        bool,
+        typer.Option(
+            "--all-devices", help="Divide each batch among all GPUs of this machine. (Several machines: TF_CONFIG.)"
+        ),
+    ] = False,
+    data_dir: values.DataDir = None,
+    kind: values.Kind = None,
+    masks: values.Masks = None,
+    size: values.SizeText = None,
+    how: values.How = None,
+    channels: values.Channels = None,
+    intensity: values.IntensityText = None,
+    classes: values.Classes = None,
+    ignore: values.Ignore = None,
+    palette: values.PaletteText = None,
+    groups: values.Groups = None,
+    test: values.Test = None,
+    split: values.SplitFile = None,
+    on_error: values.OnError = None,
+    data_option: values.DataOption = None,
 ):
     """Train a net, test it, draw its pictures and export it: everything lands in one run folder.
 
     Ctrl-C stops cleanly; `--resume FOLDER` goes on, and ends with the same weights as a run that was never stopped.
     """
-    zoo = _zoo()
+    zoo = quiet_zoo()
     import keras
 
-    from cnn_zoo import segmenting
-    from cnn_zoo.registry import get_spec
+    from cnn_zoo import reopening, segmenting
+    from cnn_zoo.train.distribute import here
 
     if resume is not None:
-        settings, run = _settings_of(resume), resume
+        settings, run = reopening.settings_of(zoo.Run.load(resume)), resume
     else:
         changes = {
             "epochs": epochs,
@@ -188,39 +224,65 @@ def train(
             "validation": validation,
             "seed": seed,
         }
-        chosen = zoo.recipe(recipe, **{key: value for key, value in changes.items() if value is not None})
-        settings = {
-            "net": net,
-            "data": data,
-            "data_dir": str(data_dir.resolve()) if data_dir else None,
-            "weights": weights,
-            "options": _options(option or []),
-            "resize": resize,
-            "recipe": chosen.to_dict(),
-            "savedmodel": savedmodel,
-        }
-        run = run or Path("runs") / f"{net.replace(':', '-')}-{data}-{chosen.name}-{datetime.now():%Y%m%d-%H%M%S}"
+        changes = {key: value for key, value in changes.items() if value is not None}
+        if augment is not None:
+            changes["augment"] = None if augment == "none" else augment
+        changes |= values.settings(fields or [], "--set")
+        given = values.data_options(
+            kind, masks, size, how, channels, intensity, classes, ignore, palette, groups, test, split, on_error, data_option
+        )  # fmt: skip
+        if repeat is not None:
+            if given:
+                raise InputError(f"--from repeats a run on its own data: leave out {', '.join(sorted(given))}")
+            settings = reopening.settings_of(zoo.Run.load(repeat if repeat.is_dir() else repeat.parent))
+            chosen, net = zoo.Recipe.from_dict(settings["recipe"]).replace(**changes), settings["net"]
+            settings = {**settings, "recipe": chosen.to_dict()}
+        else:
+            chosen = zoo.recipe(recipe, **changes)
+            settings = {
+                "net": net,
+                "data": reopening.place(data or "digits"),
+                "data_dir": str(data_dir.resolve()) if data_dir else None,
+                "data_options": _with_size(net, data or "digits", given),
+                "weights": weights,
+                "options": _options(option or []),
+                "recipe": chosen.to_dict(),
+                "savedmodel": savedmodel,
+            }
+        named = Path(settings["data"]).stem.replace(":", "-")
+        run = run or Path("runs") / f"{net.replace(':', '-')}-{named}-{chosen.name}-{datetime.now():%Y%m%d-%H%M%S}"
 
     chosen = zoo.Recipe.from_dict(settings["recipe"])
-    size = None if segmenting.is_named(settings["net"]) else get_spec(settings["net"]).size
-    loaded = zoo.load(settings["data"], data_dir=settings["data_dir"], size=size, how=settings["resize"])
+    devices = here(all_devices)  # before anything is computed
+    loaded = reopening.open_settings(settings)
+    if loaded.test is None:
+        raise InputError("the data have no test part: hold some out, such as --test 0.2")
+    shape = loaded.train.images.shape[1:]
+    if len(shape) != 3:
+        raise InputError(
+            f"the nets of the zoo take images, (height, width, channels), and these data are {shape}: give fit a model of yours, with "
+            "cnn_zoo.data.open_data"
+        )
     keras.utils.set_random_seed(chosen.seed)
     about_model = {
         "classes": len(loaded.classes),
         "weights": settings["weights"],
-        "channels": loaded.train.images.shape[-1],
+        "channels": shape[-1],
         **settings.get("options", {}),
     }
-    if size is None:
-        model = segmenting.build_named(settings["net"], **about_model)
-    else:
-        model = zoo.build(settings["net"], input_size=size, **about_model)
-    _say(f"{settings['net']} on {loaded.source}: {loaded.summary()}; everything goes to {run}")
+    with devices.scope():
+        if segmenting.is_named(settings["net"]):
+            model = segmenting.build_named(settings["net"], **about_model)
+        else:
+            model = zoo.build(settings["net"], input_size=shape[:2], **about_model)
+    if devices.chief:
+        _say(f"{settings['net']} on {loaded.source}: {loaded.summary()}; everything goes to {run}")
     about = {"train": settings, "command": shlex.join(["cnn-zoo", *sys.argv[1:]])}
-    finished = zoo.fit(model, loaded, chosen, run=run, resume=resume is not None, about=about)
-    if (
-        resume is not None
-    ):  # a finished run comes back as it is; otherwise the model in memory has the last weights already
+    finished = zoo.fit(model, loaded, chosen, run=run, resume=resume is not None, about=about, devices=devices)
+    if not devices.chief:
+        return
+    # A finished run comes back as it is, and a model on several devices stays there; otherwise the one in memory has these weights already.
+    if resume is not None or devices.engine is not None:
         model, _ = zoo.load_model(finished.folder / ("best.keras" if chosen.restore_best else "last.keras"))
 
     evaluation = zoo.evaluate(model, loaded.test, classes=loaded.classes, ignore=loaded.ignore)
@@ -238,24 +300,49 @@ def train(
 @app.command()
 def evaluate(
     source: Source,
-    data: DataName = "digits",
-    data_dir: DataDir = None,
-    resize: Annotated[str, typer.Option(help="How images reach the model's size: bilinear, or pad.")] = "bilinear",
+    data: values.Data = None,
     tta: Annotated[
         Optional[list[str]],
         typer.Option(help="Segmenters: average over changed copies: mirror, flip, rotate or scale; more than once."),
     ] = None,
     out: Annotated[Optional[Path], typer.Option(help="Folder for the pictures and report.json.")] = None,
     as_json: Json = False,
+    data_dir: values.DataDir = None,
+    kind: values.Kind = None,
+    masks: values.Masks = None,
+    size: values.SizeText = None,
+    how: values.How = None,
+    channels: values.Channels = None,
+    intensity: values.IntensityText = None,
+    classes: values.Classes = None,
+    ignore: values.Ignore = None,
+    palette: values.PaletteText = None,
+    groups: values.Groups = None,
+    test: values.Test = None,
+    split: values.SplitFile = None,
+    on_error: values.OnError = None,
+    data_option: values.DataOption = None,
 ):
-    """Test a trained model: accuracy with its interval (of masks: IoU), per-class report, confusion matrix."""
-    zoo = _zoo()
+    """Test a trained model: accuracy with its interval (of masks: IoU), per-class report, confusion matrix.
 
-    model, classes = _model(zoo, source)
-    size = model.input_shape[1:3]
-    loaded = zoo.load(data, data_dir=data_dir, size=None if None in size else size, how=resize)
+    A run folder knows its data: without `--data` (or with the same) its test part is read again as in training. Of other data the test part is
+    taken where there is one, or where `--test` or `--split` makes one; else all images. Other models are tested on the digits by default.
+    """
+    zoo = quiet_zoo()
+    from cnn_zoo.reopening import reopen
+
+    model, names = _model(zoo, source)
+    given = values.data_options(
+        kind, masks, size, how, channels, intensity, classes, ignore, palette, groups, test, split, on_error, data_option
+        )  # fmt: skip
+    run = _run_of(source)
+    data = data or ("digits" if run is None else None)
+    loaded = reopen(run, model.input_shape[1:3], data=data, data_dir=data_dir, options=given, classes=names)
+    if loaded.test is None:
+        _say(f"tested on all {len(loaded.train)} images of {loaded.name}, since these have no test part")
+        loaded = dataclasses.replace(loaded, test=loaded.train)
     evaluation = zoo.evaluate(
-        model, loaded.test, classes=classes or loaded.classes, ignore=loaded.ignore, tta=tuple(tta or ())
+        model, loaded.test, classes=names or loaded.classes, ignore=loaded.ignore, tta=tuple(tta or ())
     )
     if out is not None:
         _write_evaluation(evaluation, loaded, out, model)
@@ -295,9 +382,13 @@ def predict(
     as_json: Json = False,
 ):
     """Classify image files, or segment them."""
-    zoo = _zoo()
+    zoo = quiet_zoo()
 
     model, classes = _model(zoo, source)
+    run = _run_of(source)
+    rules = {} if run is None else run.image_rules
+    for rule in rules.values():
+        _say(f"images as those of the training: {rule}")
     segments = len(model.outputs[0].shape) == 4
     of_segmenters = {"--out": out, "--overlay": overlay, "--tile": tile, "--overlap": overlap, "--tta": tta}
     of_others = {"--crop": crop, "--csv": csv} if segments else {**of_segmenters, "--palette": palette}
@@ -306,10 +397,12 @@ def predict(
         raise InputError(f"{wrong[0]} makes no sense here: the model {str(source)!r} {kind}")
     if segments:
         tiling = None if tile is None and overlap is None else {"tile": tile, "overlap": overlap}
-        colors = _palette(palette)
-        return _segment(model, classes, images, out or Path("masks"), overlay, tiling, tta or (), colors, skip, as_json)
+        colors = values.palette(palette)
+        rule, where = rules.get("intensity"), out or Path("masks")
+        return _segment(model, classes, images, where, overlay, tiling, tta or (), colors, skip, as_json, rule)
     inputs = images[0] if len(images) == 1 else images
-    found = zoo.predict(model, inputs, classes=classes, on_error="skip" if skip else "raise", crop=crop)
+    rules |= {"size": None, "crop": crop} if crop else {}
+    found = zoo.predict(model, inputs, classes=classes, on_error="skip" if skip else "raise", **rules)
     if csv is not None:
         found.to_csv(csv)
     if as_json:
@@ -317,7 +410,7 @@ def predict(
     typer.echo(found.table(top=top))
 
 
-def _segment(model, classes, images, out, overlay, tiling, tta, palette, skip, as_json):
+def _segment(model, classes, images, out, overlay, tiling, tta, palette, skip, as_json, rule):
     """Write a mask an image, one after the other: an interruption leaves those that are done, each of them whole."""
     import numpy as np
 
@@ -345,9 +438,9 @@ def _segment(model, classes, images, out, overlay, tiling, tta, palette, skip, a
     for file, target, picture in zip(files, targets, pictures):
         try:
             if tiling is not None or file.suffix.lower() == ".npy" or (free and np.prod(image_size(file)) > LARGE):
-                mask = predict_tiled(model, file, tta=tta, **options)
+                mask = predict_tiled(model, file, tta=tta, intensity=rule, **options)
             else:
-                mask = predict_mask(model, file, tta=tta).ids[0]
+                mask = predict_mask(model, file, tta=tta, intensity=rule).ids[0]
         except DataError as error:
             if not skip:
                 raise
@@ -355,7 +448,9 @@ def _segment(model, classes, images, out, overlay, tiling, tta, palette, skip, a
             continue
         write_mask(target, mask, palette)
         if overlay:
-            mask_plots.overlay(open_image(file), mask, palette, title=file.name, save=picture)
+            image = np.asarray(open_image(file))
+            image = image if rule is None else rule.apply(image if image.ndim == 3 else image[..., None])
+            mask_plots.overlay(image, mask, palette, title=file.name, save=picture)
         shares = np.bincount(mask.ravel(), minlength=len(names)) / mask.size
         shares = {names[i]: float(shares[i]) for i in np.argsort(-shares, kind="stable") if shares[i]}
         rows.append({"image": str(file), "mask": str(target), "fractions": shares})
@@ -377,7 +472,7 @@ def export(
     as_json: Json = False,
 ):
     """Export a trained model with its preprocessing inside, and check the export against the model."""
-    zoo = _zoo()
+    zoo = quiet_zoo()
 
     model, classes = _model(zoo, source)
     exported = zoo.export(model, out, format, classes=classes, overwrite=overwrite)
@@ -455,7 +550,7 @@ def weights_import(
     ] = None,
 ):
     """Turn another project's weights into a file of ours; every number is accounted for, or nothing is written."""
-    zoo = _zoo()
+    zoo = quiet_zoo()
     from cnn_zoo import weights
     from cnn_zoo.imagenet import CLASSES
 
@@ -483,15 +578,35 @@ def weights_pack(
     licence: Annotated[str, typer.Option(help="Of the weights.")] = "Apache-2.0",
 ):
     """Make a weights file and its card from a run."""
-    _zoo()
+    quiet_zoo()
     from cnn_zoo.weights import pack
 
     typer.echo(pack(run, tag, folder, dataset=dataset, licence=licence))
 
 
+@app.command(context_settings={"ignore_unknown_options": True})
+def launch(
+    workers: Annotated[int, typer.Argument(help="How many.", min=1)],
+    command: Annotated[
+        list[str], typer.Argument(help="What each of them runs: cnn-zoo train lenet --epochs 3, or python train.py.")
+    ],
+):
+    """Try out training on several machines: start workers of one command here, each told of the others by TF_CONFIG."""
+    quiet_zoo()
+    from cnn_zoo.train.distribute import launch
+
+    raise typer.Exit(launch(command, workers))
+
+
 data_app = typer.Typer(no_args_is_help=True, help="Look at data before training on them.")
 app.add_typer(data_app, name="data")
 data_app.command("report")(data_report_command)
+data_app.command("bench")(data_bench_command)
+app.command("report")(run_report_command)
+app.command()(finetune)
+app.command()(check)
+app.command("lr-find")(lr_find)
+app.command()(search)
 
 masks_app = typer.Typer(no_args_is_help=True, help="Look at masks before training on them.")
 app.add_typer(masks_app, name="masks")
@@ -510,9 +625,9 @@ def masks_check(
     as_json: Json = False,
 ):
     """Find what goes wrong silently: 0/255 and coloured masks, unknown ids, other sizes than the images, missing ones, JPEG."""
-    zoo = _zoo()
+    zoo = quiet_zoo()
 
-    report = zoo.check_masks(masks, _classes(classes), images, _palette(palette), _ids(ignore))
+    report = zoo.check_masks(masks, values.classes(classes), images, values.palette(palette), values.ids(ignore))
     _print_json(report.to_dict()) if as_json else typer.echo(str(report))
     if not report.ok:
         raise typer.Exit(1)
@@ -528,10 +643,10 @@ def masks_weights(
     as_json: Json = False,
 ):
     """Print class weights that make up for rare classes, for the losses."""
-    zoo = _zoo()
+    zoo = quiet_zoo()
     from cnn_zoo.palette import spans
 
-    names, colors, ids = _classes(classes), _palette(palette), _ids(ignore)
+    names, colors, ids = values.classes(classes), values.palette(palette), values.ids(ignore)
     report = zoo.check_masks(masks, names, palette=colors, ignore=ids).raise_if_bad()
     names = names if names is not None else report.classes
     if names is None:
@@ -553,28 +668,13 @@ def masks_weights(
 @app.command()
 def doctor(as_json: Json = False):
     """Say what hardware, versions and extras are there, and what is wrong."""
-    _zoo()
+    quiet_zoo()
     from cnn_zoo import doctor
 
     report = doctor.examine()
     _print_json(report) if as_json else typer.echo(doctor.describe(report))
     if report["problems"]:
         raise typer.Exit(1)
-
-
-def _zoo():
-    """The package, imported without the notes that TensorFlow writes to file descriptor 2 while it loads."""
-    import cnn_zoo as zoo
-
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        importlib.import_module("cnn_zoo.assemble")
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-    return zoo
 
 
 def _model(zoo, source):
@@ -593,7 +693,7 @@ def _count(number):
 def _records(which):
     import fnmatch
 
-    zoo = _zoo()
+    zoo = quiet_zoo()
     pattern = which if ":" in which else f"{which}:*"
     found = [
         record for (net, tag), record in sorted(zoo.WEIGHTS.items()) if fnmatch.fnmatchcase(f"{net}:{tag}", pattern)
@@ -603,43 +703,9 @@ def _records(which):
     return found
 
 
-def _palette(text):
-    from cnn_zoo.palette import Palette
-
-    if text in ("binary", "voc"):
-        return getattr(Palette, text)()
-    return None if text is None else Palette.from_file(text)
-
-
-def _classes(text):
-    """How many, or the names, as `--classes` has them."""
-    if text is None or text.isdecimal():
-        return None if text is None else int(text)
-    return [name.strip() for name in text.split(",")]
-
-
-def _ids(text):
-    try:
-        return None if text is None else [int(i) for i in text.split(",")]
-    except ValueError:
-        raise InputError(f"--ignore is one id or several with commas, such as 255 or 11,255, not {text!r}") from None
-
-
 def _say(text: str) -> None:
     """Tell the person at the terminal, on standard error."""
     typer.echo(text, err=True)
-
-
-def _settings_of(run) -> dict:
-    """What `train` was told when it began the run."""
-    from cnn_zoo.train import Run
-
-    about = Run.load(run).about
-    if "train" not in about:
-        raise InputError(
-            f"{str(run)!r} was not begun by `cnn-zoo train`: go on with fit(model, data, recipe, run=..., resume=True)"
-        )
-    return about["train"]
 
 
 def _print_json(value) -> None:
@@ -647,18 +713,29 @@ def _print_json(value) -> None:
 
 
 def _options(texts) -> dict:
-    """NAME=VALUE texts as settings; a value is what JSON makes of it, or else a text."""
-    settings = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not (name.isidentifier() and equals):
-            raise InputError(f"--option wants NAME=VALUE, not {text!r}")
-        try:
-            value = json.loads(value)
-        except ValueError:
-            pass
-        settings[name] = tuple(value) if isinstance(value, list) else value
-    return settings
+    found = values.settings(texts, "--option")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+
+
+def _with_size(net, data, options) -> dict:
+    """Options for data, with the size of a classifier where none is given and the data can be brought to one."""
+    from cnn_zoo import segmenting
+    from cnn_zoo.data.opening import TAKES, kind_of
+    from cnn_zoo.registry import get_spec
+
+    if segmenting.is_named(net):
+        return options
+    size = list(get_spec(net).size)
+    sized = "size" in TAKES[kind_of(data, options.get("kind"), options)]
+    return {"size": size, **options} if sized else options
+
+
+def _run_of(source):
+    """The `Run` that a model lies in, or None."""
+    from cnn_zoo.train import Run
+
+    folder = source if source.is_dir() else source.parent
+    return Run.load(folder) if source.exists() and (folder / "run.json").is_file() else None
 
 
 def _write_evaluation(evaluation, data, folder, model) -> None:

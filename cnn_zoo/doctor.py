@@ -9,9 +9,15 @@ from pathlib import Path
 from cnn_zoo.weights import cache_dir
 
 EXTRAS = {
+    "mrc": ("mrcfile",),
     "notebook": ("ipykernel", "nbclient", "nbformat"),
+    "onnx": ("onnx",),
+    "ray": ("ray",),
+    "sequences": ("logomaker",),
     "tensorboard": ("tensorboard",),
     "tfds": ("tensorflow-datasets",),
+    "tiff": ("imagecodecs",),
+    "torch": ("torch",),
 }
 
 

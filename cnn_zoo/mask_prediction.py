@@ -14,6 +14,7 @@ import numpy as np
 
 from cnn_zoo.data import check_batch, list_images, read_image
 from cnn_zoo.data.images import resize
+from cnn_zoo.data.intensity import Intensity
 from cnn_zoo.errors import DataError, InputError
 from cnn_zoo.files import replacing
 from cnn_zoo.outputs import check_classifier, class_names, most_probable
@@ -136,6 +137,7 @@ def predict_mask(
     tta=(),
     probabilities: bool = False,
     on_error: str = "raise",
+    intensity: Intensity | None = None,
 ) -> Masks:
     """Segment images.
 
@@ -149,6 +151,7 @@ def predict_mask(
         tta: Test-time augmentation, as for `cnn_zoo.tta.augmented`: any of "mirror", "flip", "rotate", "scale".
         probabilities: Keep the probabilities too.
         on_error: For files that cannot be read: "raise" or "skip" (with a warning).
+        intensity: The rule by which values become 0..255, if not by their type: that of the training images (`run.image_rules["intensity"]`).
 
     Returns:
         `Masks`, in the order of the inputs; each mask has the size of its image. Files are brought to the size of a model that has a fixed one, and
@@ -166,7 +169,7 @@ def predict_mask(
     shape = tuple(model.inputs[0].shape[1:])
     inputs = list(inputs) if isinstance(inputs, Iterator) else inputs
     files = list_images(inputs) if _are_files(inputs) else None
-    arrays = None if files is not None else _as_images(inputs, shape)
+    arrays = None if files is not None else _as_images(inputs, shape, intensity)
     read, problems, ids, kept = [], [], [], []
 
     def images():
@@ -176,7 +179,7 @@ def predict_mask(
                 yield entry, entry.shape[:2]
                 continue
             try:
-                image = read_image(entry, (None, None, shape[2]))
+                image = read_image(entry, (None, None, shape[2]), intensity=intensity)
             except DataError as error:
                 problems.append(str(error))
                 continue
@@ -236,13 +239,13 @@ def _are_files(inputs):
     return all(paths)
 
 
-def _as_images(inputs, shape):
+def _as_images(inputs, shape, intensity):
     """A list of images `(height, width, channels)` that fit the model, 0..255 by their dtype alone."""
     if not isinstance(inputs, (list, tuple)):
         inputs = np.asarray(inputs)
         many = inputs.ndim == 4 or (inputs.ndim == 3 and inputs.shape[-1] != shape[2] == 1)
         inputs = inputs if many else inputs[None]
-    images = [_as_image(image) for image in inputs]
+    images = [_as_image(image, intensity) for image in inputs]
     if not images or any(0 in image.shape for image in images):
         raise InputError(f"there are no images: {np.shape(inputs)}")
     for image in images:
@@ -250,12 +253,14 @@ def _as_images(inputs, shape):
     return images
 
 
-def _as_image(image):
+def _as_image(image, intensity=None):
     image = np.asarray(image)
     image = image[..., None] if image.ndim == 2 else image
     if image.ndim != 3:
         raise InputError(f"an image is (height, width) or (height, width, channels), not of shape {image.shape}")
-    return contract(image[None])[0] if image.size else image
+    if not image.size:
+        return image
+    return contract(image[None])[0] if intensity is None else intensity.apply(image)
 
 
 def _check_batch_size(batch_size):
@@ -286,6 +291,7 @@ def predict_tiled(
     probabilities: bool = False,
     out=None,
     progress: bool | None = None,
+    intensity: Intensity | None = None,
 ) -> np.ndarray:
     """Segment one image of any size, tile by tile, in memory that does not grow with its area.
 
@@ -307,6 +313,7 @@ def predict_tiled(
         out: A file name ending in .npy: the result is written there, whole or (on an error or Ctrl-C) not at all, and returned as a memory map. What
             is there already is replaced at the end.
         progress: Show a progress bar; default from 50 tiles.
+        intensity: As for `predict_mask`; not the rule "minmax", which each tile would take otherwise.
 
     Returns:
         `(height, width)` class ids, uint8 (uint16 above 256 classes); or `(height, width, outputs)` float32 probabilities.
@@ -323,7 +330,11 @@ def predict_tiled(
         raise InputError(f"out is a file name ending in .npy, not {str(out)!r}; write_mask writes PNG")
     _check_batch_size(batch_size)
     height, width, channels = model.inputs[0].shape[1:]
-    source = Source(image, channels)
+    if intensity is not None and intensity.rule == "minmax":
+        raise InputError(
+            "the rule 'minmax' stretches each image by itself, and tiles would differ: stretch the whole image first"
+        )
+    source = Source(image, channels, intensity)
     tile = _tile_size(tile, (height, width))
     lost = _lost(model, tile, channels)
     outputs = model.outputs[0].shape[-1]

@@ -5,7 +5,6 @@ A mask is `(height, width)` class ids, or `(height, width, 1)`, or one-hot `(hei
 """
 
 import dataclasses
-import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from cnn_zoo.data import IMAGE_SUFFIXES, list_images
+from cnn_zoo.data.folders import partner
+from cnn_zoo.data.formats import _read as read_stored
+from cnn_zoo.data.formats import inspect, read_array
 from cnn_zoo.errors import DataError, InputError
 from cnn_zoo.palette import Palette, as_ids, colors_found, counted, listed, names_of, spans
 
-MASK_SUFFIXES = (*IMAGE_SUFFIXES, ".npy")
+MASK_SUFFIXES = IMAGE_SUFFIXES
+LARGEST = 2**28  # pixels of a mask, as of maps and slides: more than an image is believed to have
 
 # kind -> (what is wrong, what to do, whether training on it goes wrong), in the order of the report
 _KINDS = {
@@ -160,35 +163,24 @@ def _one_hot(values, axis):
 
 
 def _read(source):
-    """The values of a file or array (of a palette PNG its colours), the indices of a palette PNG or None, and the format."""
-    from PIL import Image, UnidentifiedImageError
-
+    """The values of a file or array (of a palette file its colours), the indices of a palette file or None, and the format."""
     if not isinstance(source, Path):
         return np.asarray(source), None, "array"
     path = source
     if not path.is_file():
         raise DataError(f"there is no mask {str(path)!r}")
-    if path.stat().st_size == 0:
-        raise DataError(f"{str(path)!r} is empty (0 bytes): get the file again")
-    try:
-        if path.suffix.lower() == ".npy":
-            return np.load(path, allow_pickle=False), None, "npy"
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # masks of maps and slides are that large
-            with Image.open(path) as image:
-                image.load()
-                form, indices = image.format, np.asarray(image) if image.mode == "P" else None
-                if image.mode in ("LA", "PA"):
-                    image = image.convert("RGBA")
-                if image.mode not in ("1", "L", "I", "F", "RGB", "RGBA") and not image.mode.startswith("I;"):
-                    image = image.convert("RGB")
-                return np.asarray(image), indices, form
-    except UnidentifiedImageError as error:
-        raise DataError(f"{str(path)!r} is not an image that can be read ({', '.join(MASK_SUFFIXES)})") from error
-    except Image.DecompressionBombError as error:
-        raise DataError(f"{str(path)!r} has more pixels than Pillow reads: save it as .npy") from error
-    except Exception as error:  # damaged bytes raise what Pillow's and NumPy's readers like
-        raise DataError(f"{str(path)!r} is damaged ({error}): get the file again") from error
+    if path.suffix.lower() == ".npy" and path.stat().st_size:
+        try:
+            return np.load(path, allow_pickle=False), None, "npy"  # with all its axes: one-hot masks have three
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(f"{str(path)!r} is damaged ({error}): get the file again") from error
+    info = inspect(path, LARGEST)
+    if info.format == "JPEG":
+        return read_array(path, max_pixels=LARGEST), None, info.format
+    stored, _ = read_stored(path, None, True, LARGEST)
+    if info.channels == 3 and stored.shape[-1] == 1:
+        return read_array(path, max_pixels=LARGEST), stored[..., 0], info.format
+    return (read_array(path, alpha=True, max_pixels=LARGEST) if info.alpha else stored), None, info.format
 
 
 def list_masks(source) -> list[Path]:
@@ -457,9 +449,7 @@ def pair(images, masks) -> list[Path | None]:
         by_name.setdefault(Path(image).stem, []).append(Path(image))
     pairs = []
     for mask in map(Path, masks):
-        stem = mask.stem
-        ends = [len(stem), *(m.start() for m in re.finditer(r"[^A-Za-z0-9]", stem))]
-        candidates = next((by_name[stem[:end]] for end in sorted(ends, reverse=True) if stem[:end] in by_name), [])
+        candidates = by_name.get(partner(mask.stem, by_name), [])
         # Of images of one name, the one whose folders are most like the mask's.
         likeness = [len(set(image.parent.parts) & set(mask.parent.parts)) for image in candidates]
         best = [image for image, like in zip(candidates, likeness) if like == max(likeness)]
@@ -473,17 +463,8 @@ def image_size(path) -> tuple[int, int]:
     Raises:
         DataError: It is missing, damaged or no image.
     """
-    from PIL import Image
-
-    if not Path(path).is_file():
-        raise DataError(f"there is no image {str(path)!r}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                return image.size[::-1]
-    except Exception as error:
-        raise DataError(f"{str(path)!r} is damaged or no image ({error})") from error
+    info = inspect(path, 2**40)
+    return info.height, info.width
 
 
 # Class weights

@@ -1,4 +1,4 @@
-"""The pictures: curves, prediction grid, confusion matrix.
+"""The pictures: curves, prediction grid, confusion matrix, ROC and precision-recall curves, reliability diagram.
 
 Each function returns a figure, which a notebook shows where it is the last line of a cell, and with `save=` also writes a PNG.
 """
@@ -70,7 +70,7 @@ def prediction_grid(images, probabilities, labels=None, classes=None, *, count: 
     All mistakes come first when `labels` are given (the most confident ones foremost), then images in their order.
 
     Args:
-        images: `(n, height, width, channels)` or `(n, height, width)`, values 0..255.
+        images: `(n, height, width, channels)` or `(n, height, width)`, values 0..255; of an array that reads files only what is shown is read.
         probabilities: `(n, classes)`.
         labels: `(n,)`, the true classes, or None.
         classes: Class names; default the numbers.
@@ -80,7 +80,7 @@ def prediction_grid(images, probabilities, labels=None, classes=None, *, count: 
     Raises:
         InputError: No images, arrays of different length, or names or labels that do not fit the probabilities.
     """
-    images, probabilities = np.asarray(images), np.asarray(probabilities)
+    probabilities = np.asarray(probabilities)
     if not len(images) or len(images) != len(probabilities) or (labels is not None and len(labels) != len(images)):
         raise InputError(
             f"cannot draw {len(images)} images with {len(probabilities)} predictions: one each, and at least one"
@@ -113,7 +113,7 @@ def prediction_grid(images, probabilities, labels=None, classes=None, *, count: 
         if place >= len(order):
             continue
         i = order[place]
-        image = np.squeeze(images[i]).clip(0, 255).astype("uint8")
+        image = np.squeeze(images[int(i)]).clip(0, 255).astype("uint8")
         if image.ndim == 3 and image.shape[-1] != 3:
             image = image[..., :3] if image.shape[-1] > 3 else image[..., 0]
         axes.imshow(image, cmap="gray", vmin=0, vmax=255)
@@ -164,6 +164,107 @@ def confusion_matrix(confusion, classes=None, save=None) -> Picture:
                     color = "white" if fraction[row, column] > 0.5 else "black"
                     text = f"{fraction[row, column]:.0%}" if confusion.max() > 99999 else confusion[row, column]
                     axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
+    return _finish(figure, save)
+
+
+def roc(curves, averages=None, save=None) -> Picture:
+    """ROC curves: what share of a class is found, against what share of the rest is taken for it.
+
+    Up to ten classes each have a colour; of more, the five with the smallest areas do.
+
+    Args:
+        curves: Class name -> `(false positive rate, true positive rate, area)`.
+        averages: Curves over all classes, likewise; drawn in black.
+        save: PNG file to write.
+
+    Raises:
+        InputError: There is no curve.
+    """
+    return _rates(curves, averages or {}, "ROC", ("false positive rate", "true positive rate", "AUC"), save)
+
+
+def precision_recall(curves, averages=None, save=None) -> Picture:
+    """Precision-recall curves: of what is taken for a class, the share that is it, against the share of the class that is found.
+
+    Args:
+        curves: Class name -> `(recall, precision, average precision)`.
+        averages: Curves over all classes, likewise; drawn in black.
+        save: PNG file to write.
+
+    Raises:
+        InputError: There is no curve.
+    """
+    return _rates(curves, averages or {}, "Precision and recall", ("recall", "precision", "AP"), save)
+
+
+def _rates(curves, averages, title, words, save):
+    if not curves:
+        raise InputError("there is no curve to draw: no class has images beside images of other classes")
+    worst = sorted(curves, key=lambda name: curves[name][2])
+    colored = list(curves) if len(curves) <= 10 else worst[:5]
+    figure = Picture(figsize=(5.8 + 0.07 * max(map(len, _shortened(colored))), 4.4), layout="constrained")
+    axes = figure.subplots()
+    panels = [axes]
+    if curves[worst[0]][2] > 0.95:  # the curves lie in a corner, and the rest has room for a closer look at it
+        corner = (0, 0.2) if words[2] == "AUC" else (0.8, 1)
+        close = axes.inset_axes([0.4 if words[2] == "AUC" else 0.12, 0.1, 0.52, 0.52], xlim=corner, ylim=(0.8, 1.005))
+        close.tick_params(labelsize=7)
+        axes.indicate_inset_zoom(close, edgecolor="#8a94a0")
+        panels.append(close)
+    for panel in panels:
+        for name in worst[5:] if len(curves) > 10 else ():
+            panel.plot(*curves[name][:2], color="#b8bec6", linewidth=0.6, zorder=1)
+        for i, (name, short) in enumerate(zip(colored, _shortened(colored))):
+            x, y, area = curves[name]
+            panel.plot(x, y, color=f"C{i}", linewidth=1.4, label=f"{short}, {words[2]} {area:.4f}", zorder=2)
+        for style, (name, (x, y, area)) in zip(("--", ":"), averages.items()):
+            label = f"{name}, {words[2]} {area:.4f}"
+            panel.plot(x, y, color=RIGHT, linewidth=1.2, linestyle=style, label=label, zorder=3)
+        panel.grid(alpha=0.25)
+    if len(curves) > 10:
+        title += f": the worst 5 of {len(curves):,} classes (gray: the others)"
+    axes.set(xlabel=words[0], ylabel=words[1], xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    axes.set_title(title, fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=8)
+    return _finish(figure, save)
+
+
+def reliability(bins, save=None) -> Picture:
+    """Reliability diagrams: in each bin of confidence how often the classifier is right, how sure it is, and below the number of images.
+
+    Args:
+        bins: What `cnn_zoo.calibration.reliability` gives; or title -> that, for several side by side.
+        save: PNG file to write.
+
+    Raises:
+        InputError: There is none.
+
+    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", figure 1.
+    """
+    several = bins if isinstance(bins, dict) else {"": bins}
+    if not several:
+        raise InputError("there is no reliability diagram to draw")
+    figure = Picture(figsize=(4.2 * len(several), 4.8), layout="constrained")
+    grid = figure.subplots(2, len(several), sharex=True, squeeze=False, height_ratios=(3, 1))
+    for (upper, lower), (title, found) in zip(grid.T, several.items()):
+        count = len(found.counts)
+        middle, width = (np.arange(count) + 0.5) / count, 0.94 / count
+        here = found.counts > 0
+        left, sure = middle[here] - width / 2, found.confidence[here]
+        upper.plot([0, 1], [0, 1], color="#8a94a0", linewidth=0.8, linestyle="--")
+        upper.bar(middle[here], found.accuracy[here], width, color="#9db8dc", label="accuracy")
+        upper.vlines(middle[here], found.accuracy[here], sure, color=WRONG, linewidth=1)
+        upper.hlines(sure, left, left + width, color=WRONG, linewidth=2.5, label="mean confidence")
+        upper.set(ylabel="accuracy", ylim=(0, 1.02), xlim=(0, 1))
+        upper.set_title(f"{title}{', ' if title else ''}ECE {found.ece:.4f}", fontsize=10)
+        upper.legend(loc="upper left", frameon=False, fontsize=8)
+        lower.bar(middle, found.counts, width, color="#8a94a0")
+        lower.set(xlabel="confidence (largest probability)", ylabel="images")
+        lower.set_yscale("symlog", linthresh=1)
+        lower.set_ylim(0, 3 * max(found.counts))
+        for axes in (upper, lower):
+            axes.spines[["top", "right"]].set_visible(False)
     return _finish(figure, save)
 
 

@@ -11,6 +11,8 @@ import numpy as np
 
 from cnn_zoo.data import check_batch, list_images, read_images
 from cnn_zoo.data.arrays import to_contract
+from cnn_zoo.data.intensity import Intensity
+from cnn_zoo.data.sizes import Size
 from cnn_zoo.errors import DataError, InputError
 from cnn_zoo.files import replacing
 from cnn_zoo.outputs import check_classifier, class_names, output_kind
@@ -93,6 +95,8 @@ def predict(
     batch_size: int = 64,
     on_error: str = "raise",
     crop: float | None = None,
+    intensity: Intensity | None = None,
+    size: Size | None = None,
 ) -> Predictions:
     """Classify images.
 
@@ -106,6 +110,9 @@ def predict(
         batch_size: Images at once; a folder is never in memory as a whole.
         on_error: For files: "raise" stops at the first batch in which some cannot be read, naming them; "skip" leaves them out with a warning.
         crop: For files: None stretches them to the model's size; a fraction such as 0.875 cuts out the middle, as `read_image` says.
+        intensity: The rule by which values become 0..255, if not by their type: that of the training images, with its numbers.
+            `predict(model, files, **run.image_rules)` reads files as those of a run were read.
+        size: For files: the rule by which they come to the model's size, if they are not stretched.
 
     Returns:
         `Predictions`, in the order of the inputs; files of a folder in alphabetical order.
@@ -121,9 +128,10 @@ def predict(
     if isinstance(inputs, Iterator):  # such as Path.glob gives
         inputs = list(inputs)
     if isinstance(inputs, (str, Path)) or (isinstance(inputs, (list, tuple)) and _are_paths(inputs)):
-        files, probabilities = _predict_files(model, list_images(inputs), batch_size, on_error, crop)
+        rules = {"crop": crop, "intensity": intensity, "size": size}
+        files, probabilities = _predict_files(model, list_images(inputs), batch_size, on_error, rules)
         return Predictions(probabilities, classes, tuple(files))
-    images = _as_batch(inputs, model.input_shape[1:])
+    images = _as_batch(inputs, model.input_shape[1:], intensity)
     return Predictions(_in_batches(model, images, batch_size), classes)
 
 
@@ -136,7 +144,7 @@ def _are_paths(inputs):
     return all(paths)
 
 
-def _as_batch(images, shape):
+def _as_batch(images, shape, intensity):
     try:
         images = np.asarray(images)
     except ValueError as error:
@@ -151,19 +159,21 @@ def _as_batch(images, shape):
         images = images[..., None]
     if 0 in images.shape:
         raise InputError(f"there are no images: the array has shape {images.shape}")
-    if images.ndim == 4 and images.dtype in (bool, np.uint16):
+    if images.ndim == 4 and intensity is not None:
+        images = intensity.apply(images)
+    elif images.ndim == 4 and images.dtype in (bool, np.uint16):
         images, _ = to_contract(images)  # by its dtype alone, as in training
     check_batch(images, shape)
     return images
 
 
-def _predict_files(model, paths, batch_size, on_error, crop):
+def _predict_files(model, paths, batch_size, on_error, rules):
     shape = model.input_shape[1:]
     if None in shape[:2]:
         batch_size = 1  # of files at their own size, no two need fit into one array
     files, parts = [], [np.zeros((0, model.output_shape[-1]), "float32")]
     for start in _progress(range(0, len(paths), batch_size), len(paths)):
-        read, images = read_images(paths[start : start + batch_size], shape, on_error, crop)
+        read, images = read_images(paths[start : start + batch_size], shape, on_error, **rules)
         if read:
             files += read
             parts.append(_in_batches(model, images, batch_size))

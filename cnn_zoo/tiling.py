@@ -148,10 +148,16 @@ class Source:
         image: An array `(height, width[, channels])`, anything else with `shape`, `dtype` and slices, or a file. Files are converted to the
             model's channels, arrays must have them, as everywhere.
         channels: Of the model.
+        intensity: The rule by which values become 0..255; None: by their type.
     """
 
-    def __init__(self, image, channels: int):
-        self.channels, self.high, self.convert = channels, 0.0, isinstance(image, (str, Path))
+    def __init__(self, image, channels: int, intensity=None):
+        self.channels, self.high, self.convert, self.intensity = (
+            channels,
+            0.0,
+            isinstance(image, (str, Path)),
+            intensity,
+        )
         self.values = open_image(image) if self.convert else image
         if not hasattr(self.values, "shape") or not hasattr(self.values, "dtype"):
             self.values = np.asarray(self.values)
@@ -173,8 +179,13 @@ class Source:
         top, left = int(rows.min()), int(columns.min())
         values = np.asarray(self.values[top : int(rows.max()) + 1, left : int(columns.max()) + 1])
         values = values[..., None] if values.ndim == 2 else values
-        values = contract(values[rows - top][:, columns - left][None])
-        values = to_channels(values, self.channels) if self.convert else values
+        values = values[rows - top][:, columns - left][None]
+        if self.intensity is None:
+            values = contract(values)
+            values = to_channels(values, self.channels) if self.convert else values
+        else:
+            values = to_channels(values, self.channels) if self.convert else values
+            values = self.intensity.apply(values)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # one dark tile does not mean 0..1: the whole image is judged at the end
             check_batch(values)

@@ -1,5 +1,6 @@
 """The command line as a person meets it: results, help, exit codes, and one plain sentence for what goes wrong."""
 
+import importlib
 import json
 import signal
 import subprocess
@@ -101,6 +102,113 @@ def test_evaluate_and_predict_agree_with_the_run(cli, run, tmp_path):
     assert cli("predict", run, folder).returncode == 2
     done = cli("predict", run, folder, "--skip-errors")
     assert done.returncode == 0 and "left out 1 image" in done.stderr and "0.png" in done.stdout
+
+
+def test_a_run_from_before_there_were_options_for_data(cli, run, tmp_path):
+    import shutil
+
+    old = shutil.copytree(run, tmp_path / "old")
+    about = json.loads((old / "run.json").read_text())
+    del about["train"]["data_options"]
+    about["train"]["resize"] = "bilinear"
+    (old / "run.json").write_text(json.dumps(about))
+    report = json.loads((run / "report.json").read_text())
+    assert json.loads(cli("evaluate", old, "--json").stdout) == report
+    assert "has ended after 4 epochs" in cli("train", "--resume", old).stdout
+
+
+@pytest.fixture
+def pets(tmp_path, rng):
+    """Cats are bright above and dogs below; 20 each, 30x20 pixels of 16 bit, in two sizes."""
+    for label in ("cat", "dog"):
+        (tmp_path / "pets" / label).mkdir(parents=True)
+        for i in range(20):
+            image = rng.integers(33_000, 34_000, (30 + i % 2, 20)).astype("uint16")
+            image[slice(15) if label == "cat" else slice(15, None)] += 2_500
+            Image.fromarray(image).save(tmp_path / "pets" / label / f"{label}{i}.png")
+    return tmp_path / "pets"
+
+
+def weights(path):
+    import keras
+
+    return np.concatenate([w.ravel() for w in keras.saving.load_model(path, compile=False).get_weights()])
+
+
+def test_a_folder_trains_is_resumed_and_tested_again(cli, pets, tmp_path, monkeypatch):
+    keeper = importlib.import_module("cnn_zoo.train.fit")._Keeper
+    options = ("--data", pets, "--size", "28x32", "--intensity", "percentiles")
+    options += ("--split", tmp_path / "split.json", "--test", 0.25)
+    settings = ("--epochs", 3, "--batch-size", 8, "--learning-rate", 0.01, "--augment", "satellite", "--no-savedmodel")
+    monkeypatch.chdir(tmp_path)
+    done = cli("train", "lenet", *options, *settings, "--run", "whole")
+    assert done.returncode == 0 and "everything is in whole" in done.stdout, done.stderr
+    assert "28 x 32 x 1" in done.stderr and "percentiles 0.1 to 99.9 of 30 training images" in done.stderr
+    report = json.loads((tmp_path / "whole" / "report.json").read_text())
+    assert report["images"] == 10 and set(report["per_class"]) == {"cat", "dog"}
+    about = json.loads((tmp_path / "whole" / "run.json").read_text())
+    assert about["train"]["data_options"]["size"] == [28, 32] and about["recipe"]["augment"] == "satellite"
+
+    begin = keeper.on_epoch_begin
+
+    def stop(self, epoch, logs=None):
+        if epoch == 2:
+            raise KeyboardInterrupt
+        begin(self, epoch, logs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keeper, "on_epoch_begin", stop)
+        assert cli("train", "lenet", *options, *settings, "--run", "half").returncode == 1
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    done = cli("train", "--resume", tmp_path / "half")
+    assert done.returncode == 0, done.stderr
+    assert np.array_equal(weights(tmp_path / "half" / "last.keras"), weights(tmp_path / "whole" / "last.keras"))
+
+    for arguments in ((), ("--data", pets)):
+        assert json.loads(cli("evaluate", tmp_path / "whole" / "last.keras", *arguments, "--json").stdout) == report
+    others = tmp_path / "others"
+    pets.rename(others)
+    done = cli("evaluate", tmp_path / "whole" / "last.keras", "--data", others, "--json")
+    assert json.loads(done.stdout)["images"] == 40 and "tested on all 40 images" in done.stderr
+    done = cli("predict", tmp_path / "whole", others / "cat" / "cat0.png")
+    assert "images as those of the training: percentiles 0.1 to 99.9 of 30 training images" in done.stderr
+    import cnn_zoo
+
+    model, _ = cnn_zoo.load_model(tmp_path / "whole")
+    rules = cnn_zoo.Run.load(tmp_path / "whole").image_rules
+    again = cnn_zoo.open_data(str(others), size=(28, 32), test=0.0, **rules)
+    expected = cnn_zoo.evaluate(model, again.train).probabilities.max(-1)
+    rows = json.loads(cli("predict", tmp_path / "whole", others, "--json").stdout)
+    assert [row["predictions"][0]["probability"] for row in rows] == pytest.approx(expected, abs=1e-5)
+    done = cli("evaluate", tmp_path / "whole")
+    assert done.returncode == 2 and "there is no file or folder" in done.stderr
+
+
+def test_a_folder_of_masks_trains_a_segmenter(cli, tmp_path, rng, monkeypatch):
+    for part in ("images", "masks"):
+        (tmp_path / "cells" / part).mkdir(parents=True)
+    for i in range(10):
+        image = rng.integers(0, 256, (16, 24)).astype("uint8")
+        Image.fromarray(image).save(tmp_path / "cells" / "images" / f"{i}.png")
+        Image.fromarray(np.where(image > 127, 255, 0).astype("uint8")).save(tmp_path / "cells" / "masks" / f"{i}.png")
+    monkeypatch.chdir(tmp_path)
+    done = cli(
+        "train", "unet", "--data", "cells", "--palette", "binary", "--option", "width=2", "--option", "depth=2", "--recipe", "lecture",
+        "--epochs", 2, "--batch-size", 2, "--run", "run", "--no-savedmodel",
+    )  # fmt: skip
+    assert done.returncode == 0 and "object" in done.stdout, done.stderr
+    assert {p.name for p in (tmp_path / "run").iterdir()} >= {"predictions.png", "iou.png", "report.json"}
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert json.loads(cli("evaluate", "run", "--json").stdout)["confusion"] == report["confusion"]
+
+
+def test_data_of_any_kind_are_reported_on(cli, pets, tmp_path):
+    np.savez(tmp_path / "a.npz", images=np.arange(8 * 36).reshape(8, 6, 6).astype("uint8"), sick=np.arange(8) % 2)
+    done = cli("data", "report", tmp_path / "a.npz", "--data-option", "label_key=sick", "--json")
+    assert json.loads(done.stdout)["images"] == 8, done.stderr
+    assert json.loads(cli("data", "report", pets, "--json").stdout)["images"] == 40
+    assert "no kind 'x'" in cli("data", "report", tmp_path / "a.npz", "--kind", "x").stderr
 
 
 def test_export_again_needs_overwrite(cli, run, tmp_path):
@@ -247,10 +355,10 @@ def test_large_images_are_segmented_in_tiles(cli, segmenter, tmp_path, monkeypat
     cli("predict", segmenter, image, "--out", whole)
     assert tiles == []
     cli("predict", segmenter, image, "--out", tmp_path / "tiled", "--tile", 8, "--overlap", 2, "--tta", "mirror")
-    assert tiles.pop() == {"tta": ["mirror"], "tile": 8, "overlap": 2}
+    assert tiles.pop() == {"tta": ["mirror"], "tile": 8, "overlap": 2, "intensity": None}
     monkeypatch.setattr(program, "LARGE", 16 * 20 - 1)
     cli("predict", segmenter, image, "--out", tmp_path / "large")
-    assert tiles.pop() == {"tta": ()}
+    assert tiles.pop() == {"tta": (), "intensity": None}
     np.save(tmp_path / "a.npy", np.asarray(Image.open(image)))
     cli("predict", segmenter, tmp_path / "a.npy", "--out", tmp_path / "array", "--overlay")
     assert len(tiles) == 1 and (tmp_path / "array-overlays" / "a.png").is_file()
@@ -348,7 +456,13 @@ def test_help_does_not_wait_for_keras():
         (["train", "--recipe", "good"], "there are: lecture, best"),
         (["train", "--epochs", "0"], "epochs of a recipe must be a whole number of at least 1"),
         (["train", "--weights", "mnits"], "has no weights 'mnits'"),
-        (["train", "lenet", "--resize", "crop"], "'bilinear' or 'pad'"),
+        (["train", "lenet", "--how", "squeeze"], "how is one of resize, crop"),
+        (["train", "lenet", "--size", "big"], "--size is a number of pixels, or HEIGHTxWIDTH"),
+        (["train", "lenet", "--intensity", "range:0"], "range:LOW:HIGH"),
+        (["train", "lenet", "--palette", "binary"], "palette: no option of the kind 'known'"),
+        (["train", "lenet", "--data", "no/where"], "there is no file or folder 'no/where'"),
+        (["train", "lenet", "--data-option", "depth"], "--data-option wants NAME=VALUE"),
+        (["train", "lenet", "--augment", "photos"], "augment of a recipe must be one of None, digits"),
         (["train", "--resume", "nowhere"], "is not a run folder"),
         (["info", "resnet"], "there is no net 'resnet'"),
         (["list", "xyz*"], "no net matches"),
@@ -416,3 +530,52 @@ def test_doctor_says_what_is_there_and_what_is_wrong(cli, tmp_path, monkeypatch)
     monkeypatch.setenv("CNN_ZOO_DATA", str(tmp_path / "nowhere"))
     done = cli("doctor")
     assert done.returncode == 1 and "PROBLEM" in done.stdout and "CNN_ZOO_DATA names" in done.stdout
+
+
+@pytest.mark.slow
+def test_two_workers_train_as_one(tmp_path):
+    """The same command, alone and as two workers on this machine: one run folder, the same curve."""
+    train = [
+        "train",
+        "lenet",
+        "--epochs",
+        "2",
+        "--batch-size",
+        "64",
+        "--validation",
+        "0.22",
+        "--augment",
+        "none",
+        "--no-savedmodel",
+    ]
+    code = "from cnn_zoo.cli import main; main()"
+    program = [sys.executable, "-c", code]
+    alone = subprocess.run(
+        [*program, *train, "--run", "one"], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert alone.returncode == 0, alone.stderr
+    both = [*program, "launch", "2", *program, *train, "--run", "two"]
+    done = subprocess.run(both, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "everything is in two" in done.stdout, done.stderr
+    one, two = (json.loads((tmp_path / run / "run.json").read_text())["history"] for run in ("one", "two"))
+    for a, b in zip(one, two, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], abs=2e-3) and a["val_loss"] == pytest.approx(
+            b["val_loss"], abs=2e-3
+        )
+    assert (tmp_path / "two" / "report.json").is_file()
+
+
+def test_a_run_is_done_again_from_its_settings(cli, run, tmp_path):
+    again = tmp_path / "again"
+    done = cli("train", "--from", run / "run.json", "--run", again)
+    assert done.returncode == 0, done.stderr
+    assert np.array_equal(weights(again / "last.keras"), weights(run / "last.keras"))
+    # In a process of its own: TensorFlow never lets go of determinism.
+    done = program(
+        "train", "--from", run, "--run", tmp_path / "other", "--epochs", 1, "--set", "deterministic=true", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    about = json.loads((tmp_path / "other" / "run.json").read_text())
+    assert about["recipe"]["epochs"] == 1 and about["recipe"]["deterministic"] is True and len(about["history"]) == 1
+    done = cli("train", "--from", run, "--size", 32)
+    assert done.returncode == 2 and "on its own data: leave out size" in done.stderr

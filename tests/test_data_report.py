@@ -10,9 +10,9 @@ import typer
 from scipy.spatial.distance import pdist, squareform
 from typer.testing import CliRunner
 
+from cnn_zoo.commands.data_report import report as command
 from cnn_zoo.data import Data
 from cnn_zoo.data_report import data_report, duplicates
-from cnn_zoo.data_report.command import report as command
 from cnn_zoo.data_report.findings import robust_z
 from cnn_zoo.errors import DataError, InputError
 
@@ -80,6 +80,16 @@ def test_each_fault_is_found_and_named(folder, rng):
     assert [f.severity for f in report.findings] == sorted(
         (f.severity for f in report.findings), key=["error", "warning", "note"].index
     )
+
+
+def test_where_all_images_look_alike_near_duplicates_are_no_alarm(tmp_path, rng):
+    y, x = np.mgrid[:48, :48]
+    for label in ("ants", "bees"):
+        for i in range(20):  # round cells, with noise of their own
+            disc = 200 * (np.hypot(y - 24, x - 24) < 12) + rng.integers(0, 8, (48, 48))
+            save(tmp_path / label / f"{label}{i}.png", disc.astype("uint8"))
+    found = kinds(data_report(tmp_path, progress=False))["near_duplicates_across_classes"]
+    assert found.severity == "note" and "just look so" in found.what
 
 
 def test_the_page_is_one_file_and_the_json_says_the_same(folder, tmp_path):

@@ -2,7 +2,9 @@
 
 import io
 import json
+import struct
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from PIL import Image
 
 from cnn_zoo import DataError, InputError
 from cnn_zoo import mask_plots as plots
+from cnn_zoo.data.formats import read_ids
 from cnn_zoo.masks import Palette, check_masks, class_weights_from, pair, read_mask
 from cnn_zoo.palette import VOC_CLASSES
 
@@ -166,6 +169,30 @@ def test_reading_keeps_the_numbers_of_files(tmp_path, mask):
     assert np.array_equal(read_mask(tmp_path / "deep.png"), deep)
     assert np.array_equal(read_mask(tmp_path / "bits.png"), mask == 1)
     assert np.array_equal(read_mask(tmp_path / "indexed.png", Palette.voc()), mask)
+
+
+def packed(ids, bits):
+    """A gray PNG of so few bits, written by hand, as Pillow writes none of 2 and 4."""
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    height, width = ids.shape
+    digits = np.unpackbits(ids[..., None], axis=-1)[..., 8 - bits :].reshape(height, -1)
+    rows = b"".join(b"\0" + np.packbits(row).tobytes() for row in digits)
+    head = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_gray_masks_of_few_bits_are_not_stretched(tmp_path, rng, bits):
+    ids = rng.integers(0, 2**bits, (9, 13)).astype("uint8")
+    (tmp_path / "a.png").write_bytes(packed(ids, bits))
+    assert np.array_equal(read_mask(tmp_path / "a.png"), ids)
+    assert np.array_equal(read_ids(tmp_path / "a.png"), ids)
+    assert check_masks(tmp_path, 2**bits).pixels == dict(
+        zip(*map(np.ndarray.tolist, np.unique(ids, return_counts=True)))
+    )
 
 
 def test_a_palette_decodes_colours_and_gray_levels(tmp_path, mask):

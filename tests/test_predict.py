@@ -161,9 +161,9 @@ def test_a_folder_is_never_in_memory_as_a_whole(folder, monkeypatch):
     module = importlib.import_module("cnn_zoo.prediction")
     counts = []
 
-    def spy(paths, *rest):
+    def spy(paths, *rest, **rules):
         counts.append(len(paths))
-        return real(paths, *rest)
+        return real(paths, *rest, **rules)
 
     real = module.read_images
     monkeypatch.setattr(module, "read_images", spy)

@@ -13,6 +13,8 @@ from keras import layers as L
 
 import cnn_zoo
 from cnn_zoo import Data, InputError, Recipe, Run, StorageError, TrainingStopped, evaluate, fit, load_model, recipe
+from cnn_zoo.augment import Augmenter, cutmix, flip, mixup, mosaic
+from cnn_zoo.data import pipeline
 from cnn_zoo.train import run as run_module
 
 
@@ -74,6 +76,34 @@ def test_the_same_seed_gives_the_same_weights_and_another_others(data, tmp_path)
     a, b, c = weights("a", 1), weights("b", 1), weights("c", 2)
     np.testing.assert_array_equal(a, b)
     assert not np.array_equal(a, c)
+
+
+@pytest.mark.parametrize("step", [mixup(0.4), cutmix(), mosaic(p=0.5)])
+def test_mixed_labels_are_shares_that_sum_to_1(data, step):
+    batches = list(pipeline(data.train, 32, augment=Augmenter([flip(), step], classes=3), seed=4))
+    labels = np.concatenate([labels for _, labels in batches])
+    assert labels.shape == (len(data.train), 3) and labels.dtype == np.float32
+    np.testing.assert_allclose(labels.sum(-1), 1, atol=1e-6)
+    assert (labels.max(-1) < 0.999).any()
+    np.testing.assert_allclose(labels.mean(0), 1 / 3, atol=0.1)
+    again = list(pipeline(data.train, 32, augment=Augmenter([flip(), step], classes=3), seed=4))
+    assert all(np.array_equal(a, b) for one, two in zip(batches, again, strict=True) for a, b in zip(one, two))
+    with pytest.raises(InputError, match="makes shares of classes from ids"):
+        pipeline(data.train, 32, augment=Augmenter([step]))
+
+
+@pytest.mark.parametrize("activation", ["softmax", None])
+def test_a_net_learns_from_mixed_samples_and_is_validated_on_whole_ones(data, tmp_path, activation):
+    model = small_model(activation)
+    mixed = QUICK.replace(augment=Augmenter([mixup(0.4), cutmix(p=0.3)]), epochs=6)
+    run = fit(model, data, mixed, run=tmp_path / "run", verbose=0)
+    assert run.history["val_accuracy"][-1] > 0.9 and set(run.history) >= {"loss", "accuracy", "val_loss"}
+    held = data.split(mixed.validation, mixed.seed).validation
+    found = evaluate(keras.saving.load_model(tmp_path / "run" / "last.keras"), held)
+    assert found.accuracy == pytest.approx(run.history["val_accuracy"][-1], abs=1e-6)
+    assert found.loss == pytest.approx(run.history["val_loss"][-1], rel=1e-4)
+    with pytest.raises(InputError, match="has 4 classes and the model 3"):
+        fit(model, data, QUICK.replace(augment=Augmenter([mixup()], classes=4)), run=tmp_path / "other", verbose=0)
 
 
 def test_plain_tf_data_goes_in_too(data, tmp_path):
@@ -312,3 +342,28 @@ def test_a_dataset_that_does_not_fit_is_refused_before_training(data, tmp_path):
     with pytest.raises(InputError, match="must yield batches"):
         fit(small_model(), tf.data.Dataset.from_tensor_slices(images).batch(4), QUICK, run=tmp_path / "run", verbose=0)
     assert not (tmp_path / "run").exists()
+
+
+def test_penalties_are_those_of_keras_and_leave_no_trace(tmp_path, rng):
+    images, labels = rng.integers(0, 256, (64, 6, 6, 1)).astype("uint8"), rng.integers(0, 2, 64)
+    data = Data.from_arrays(images, labels)
+
+    def net(**settings):
+        keras.utils.set_random_seed(0)
+        x = inputs = keras.Input((6, 6, 1))
+        x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(x))
+        x = keras.layers.Dense(8, activation="relu", name="first", **settings)(x)
+        return keras.Model(inputs, keras.layers.Dense(2, activation="softmax", name="last", **settings)(x))
+
+    plain, built = net(), net(kernel_regularizer=keras.regularizers.L1L2(1e-3, 1e-2))
+    settings = {"epochs": 2, "batch_size": 16, "validation": 0}
+    ours = fit(plain, data, Recipe("a", l1=1e-3, l2=1e-2, **settings), run=tmp_path / "a", verbose=0)
+    theirs = fit(built, data, Recipe("b", **settings), run=tmp_path / "b", verbose=0)
+    assert (
+        ours.history["loss"] == theirs.history["loss"]
+        and ours.history["loss"]
+        != fit(net(), data, Recipe("c", **settings), run=tmp_path / "c", verbose=0).history["loss"]
+    )
+    for one, other in zip(plain.get_weights(), built.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert plain.get_layer("first").kernel.regularizer is None and not plain.losses

@@ -120,7 +120,7 @@ def from_masks(
         classes: Names, or None: those of the palette, or as many as there are ids (every mask is read once for that).
         ignore: Id, or ids, in masks that are no class. The first is the id of the border that `how="letterbox"` and `"crop"` add.
         palette: `cnn_zoo.masks.Palette`, for coloured masks.
-        values: Numbers to replace, such as `{255: 1}` for masks saved as 0 and 255.
+        values: Numbers to replace, such as `{255: 1}` for masks saved as 0 and 255, or `{"nonzero": 1}` for masks that number the objects.
         size, how, channels, intensity, test, validation, groups, on_error, seed, name: As for `from_folder`. Splits of masks are random, or by
             groups.
 
@@ -168,7 +168,7 @@ def from_masks(
         if len(classes) > 255:
             raise DataError(
                 f"masks hold ids up to {classes[-1]}: name the classes, the ids to ignore=, or replace numbers by values= "
-                "(0/255 masks: values={255: 1})"
+                "(0/255 masks: values={255: 1}; objects numbered 1, 2, 3, ...: values={'nonzero': 1})"
             )
     classes = tuple(map(str, classes))
     answers = ClassMasks(files, count=len(classes), void=ignore, **options)
@@ -287,7 +287,7 @@ class ClassMasks(MaskFiles):
         if unknown := np.setdiff1d(np.unique(ids), self._known).tolist():
             raise DataError(
                 f"{str(path)!r} holds the ids {listed(unknown, 8)}, none of the classes 0..{self._count - 1}: name what is no class in "
-                "ignore=, or replace numbers by values= (0/255 masks: values={255: 1})"
+                "ignore=, or replace numbers by values= (0/255 masks: values={255: 1}; objects numbered 1, 2, 3, ...: values={'nonzero': 1})"
             )
         return ids
 
@@ -388,8 +388,7 @@ def pair_rows(images: Path, masks: Path, part, problems) -> list[Row]:
         sides.append(by_name)
     found = {}
     for key, mask in sides[1].items():
-        ends = [len(key), *(match.start() for match in re.finditer(r"[^A-Za-z0-9]", key))]
-        image = next((key[:end] for end in sorted(ends, reverse=True) if key[:end] in sides[0]), None)
+        image = partner(key, sides[0])
         if image is None:
             problems.append(f"the mask {str(mask)!r} has no image")
         elif image in found:
@@ -399,6 +398,12 @@ def pair_rows(images: Path, masks: Path, part, problems) -> list[Row]:
     problems += [f"the image {str(file)!r} has no mask" for key, file in sides[0].items() if key not in found]
     prefix = "" if part is None else f"{part}/"
     return [Row(sides[0][key], found[key], prefix + key, part) for key in sorted(found)]
+
+
+def partner(name: str, images) -> str | None:
+    """Of the names of images the one that a mask's name is, or begins with before something that is no letter or digit."""
+    ends = [len(name), *(match.start() for match in re.finditer(r"[^A-Za-z0-9]", name))]
+    return next((name[:end] for end in sorted(ends, reverse=True) if name[:end] in images), None)
 
 
 def read_table(path, columns, delimiter, problems):

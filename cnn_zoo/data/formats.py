@@ -95,7 +95,8 @@ def read_ids(
         source: A path, or the bytes of a file.
         palette: `cnn_zoo.masks.Palette`, for coloured masks. A gray file is then decoded by it too where all its colours are gray
             (`Palette.binary()`), and its numbers are ids already where they are not.
-        values: Numbers to replace, such as `{255: 1}`; all others stay.
+        values: Numbers to replace, such as `{255: 1}`; all others stay. `"nonzero"` stands for all but 0 and those named: `{"nonzero": 1}` makes of
+            instance labels, which number the objects, the classes background, 0, and object, 1.
         frame: As for `read_array`.
         max_pixels: As for `read_array`.
 
@@ -327,10 +328,15 @@ def _opaque(dtype):
 def _replace(ids, values):
     if not values:
         return ids
+    if wrong := [old for old in values if old != "nonzero" and not hasattr(old, "__index__")]:
+        raise InputError(f"values= replaces whole numbers, or 'nonzero' for all but 0, not {wrong[0]!r}")
     types = [np.min_scalar_type(new) for new in values.values()]
     result = ids.astype(np.result_type(ids.dtype, *types))
+    if "nonzero" in values:
+        result[ids != 0] = values["nonzero"]
     for old, new in values.items():
-        result[ids == old] = new
+        if old != "nonzero":
+            result[ids == old] = new
     return result
 
 

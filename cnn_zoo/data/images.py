@@ -48,40 +48,63 @@ def check_channels(channels) -> None:
         raise InputError(f"image files have 1, 3 or 4 channels and the model takes {channels}: give it arrays instead")
 
 
-def read_image(path, shape=None, crop: float | None = None) -> np.ndarray:
+def read_image(
+    path, shape=None, crop: float | None = None, *, intensity: Intensity | None = None, size: sizes.Size | None = None
+) -> np.ndarray:
     """Read an image file.
 
     The file is read by `cnn_zoo.data.formats.read_array` (of several frames the first) and brought to 0..255 by its type, `Intensity("dtype")`: 8-bit
-    values as they are, 16-bit ones divided by 257. PNG and JPEG come out as `decode_bytes` gives them in an exported model, except that a
-    photograph with an EXIF orientation is turned here.
+    values as they are, 16-bit ones divided by 257; or by another rule, such as that of the images a net was trained on. PNG and JPEG come out as
+    `decode_bytes` gives them in an exported model, except that a photograph with an EXIF orientation is turned here.
 
     Args:
         path: The file.
         shape: `(height, width, channels)` to come out; None keeps the file's size and channels.
         crop: None stretches the image to `shape`. A fraction, 0 < crop <= 1, keeps its proportions and cuts out the middle: the image is scaled
             until `shape` covers this fraction of its shorter side. 0.875 (256 to 224) is what ImageNet's classifiers are measured with.
+        intensity: A fitted rule instead of the type's.
+        size: A rule instead of stretching; its height and width must be those of `shape`.
 
     Returns:
         A float32 array, values 0..255.
 
     Raises:
         DataError: The file is missing, empty, damaged, too large to be true, not an image, or holds numbers that no rule brings to 0..255.
-        InputError: `shape` asks for other than 1, 3 or 4 channels, or `crop` is no fraction.
+        InputError: `shape` asks for other than 1, 3 or 4 channels, `crop` is no fraction, or `size` contradicts it or `shape`.
     """
+    if size is not None and (crop is not None or (size.height, size.width) != tuple((shape or ())[:2])):
+        raise InputError(
+            f"images {size} are asked for, and also {f'crop={crop}' if crop is not None else shape}: give one"
+        )
     if crop is not None:
         if isinstance(crop, bool) or not isinstance(crop, int | float) or not 0 < crop <= 1:
             raise InputError(f"crop is a fraction, 0 < crop <= 1, not {crop!r}")
         if shape is not None and None not in shape[:2]:
-            return _middle(read_image(path, (None, None, shape[2])), shape[:2], crop)
+            return _middle(read_image(path, (None, None, shape[2]), intensity=intensity), shape[:2], crop)
     values = read_array(path, alpha=shape is None or shape[2] == 4)
     if shape is None:
         shape = (None, None, values.shape[-1])
     check_channels(shape[2])
     try:
-        values = to_channels(Intensity().apply(values).astype("float32"), shape[2])
+        values = contract(values, shape[2], intensity)
     except (DataError, InputError) as error:
         raise DataError(f"{str(path)!r}: {error}") from error
+    if size is not None:
+        return size.apply(values)
     return values if shape[0] is None else resize(values[None], shape[:2])[0]
+
+
+def contract(values, channels: int, intensity: Intensity | None = None) -> np.ndarray:
+    """Values of an image file `(height, width, bands)` as float32 0..255 with so many channels.
+
+    Args:
+        values: As stored.
+        channels: To come out.
+        intensity: None for that of the type; another rule is applied to the channels that come out, as `ImageFiles` does in training.
+    """
+    if intensity is None:
+        return to_channels(Intensity().apply(values).astype("float32"), channels)
+    return intensity.apply(to_channels(values, channels)).astype("float32")
 
 
 def _middle(image, size, crop):
@@ -116,7 +139,9 @@ def list_images(source) -> list[Path]:
     return found
 
 
-def read_images(source, shape, on_error: str = "raise", crop: float | None = None) -> tuple[list[Path], np.ndarray]:
+def read_images(
+    source, shape, on_error: str = "raise", crop: float | None = None, **rules
+) -> tuple[list[Path], np.ndarray]:
     """Read image files into one array.
 
     Args:
@@ -124,6 +149,7 @@ def read_images(source, shape, on_error: str = "raise", crop: float | None = Non
         shape: `(height, width, channels)` of all of them; height and width may be None where the files are of one size.
         on_error: `"raise"` names all unreadable files in one error; `"skip"` leaves them out with a warning.
         crop: As for `read_image`.
+        **rules: `intensity` and `size`, as for `read_image`.
 
     Returns:
         The paths that were read, and a float32 array `(n, height, width, channels)`, values 0..255; n is 0 where all were left out.
@@ -133,7 +159,7 @@ def read_images(source, shape, on_error: str = "raise", crop: float | None = Non
         InputError: `on_error` is neither.
     """
     listed = list_images(source)
-    images, kept = read_many(listed, on_error, partial(read_image, shape=shape, crop=crop))
+    images, kept = read_many(listed, on_error, partial(read_image, shape=shape, crop=crop, **rules))
     paths = [listed[i] for i in kept]
     if not images:
         return paths, np.zeros((0, *(side or 0 for side in shape)), "float32")

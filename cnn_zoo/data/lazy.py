@@ -179,7 +179,7 @@ class MaskFiles(_Files):
         paths: Paths, or a folder, as for `list_images`.
         size: The `Size` of the images; ids take the nearest pixel.
         palette: `cnn_zoo.masks.Palette`, for coloured masks.
-        values: Numbers to replace, such as `{255: 1}` for masks saved as 0 and 255.
+        values: Numbers to replace, such as `{255: 1}` for masks saved as 0 and 255, or `{"nonzero": 1}` for masks that number the objects.
         ignore: The id of the border that `size` adds.
         frame: Which picture of a file with several; None: the first.
         on_error: As for `ImageFiles`.

@@ -221,7 +221,7 @@ def _whole_ids(path, values):
 
 
 def _key(values):
-    return tuple(sorted((values or {}).items()))
+    return tuple(sorted((values or {}).items(), key=str))
 
 
 def _large(path) -> ImageInfo:

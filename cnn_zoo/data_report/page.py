@@ -1,33 +1,18 @@
 """A report as one HTML file: pictures are within it, and it loads nothing."""
 
-import base64
 from html import escape
 
-import cv2
 import numpy as np
 
-from cnn_zoo.data.formats import pool, to_channels
+from cnn_zoo.data.formats import pool
 from cnn_zoo.data.sizes import nearest
 from cnn_zoo.errors import ZooError
+from cnn_zoo.html import document, figure, png, thumbnail
 from cnn_zoo.mask_plots import painted
 from cnn_zoo.palette import Palette
 
-SIDE = 96  # pixels of the longer side of a small picture
 EXAMPLES, SHOWN = 240, 40  # small pictures of the grid in all; classes that are drawn
 PLACES, LINES = 6, 200  # of a finding: places shown with pictures, places listed
-STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;color:#1d2530;background:#f5f6f8;margin:0}main{max-width:1080px;margin:auto;padding:24px}
-h1{font-size:26px;margin:0}h2{font-size:19px;margin:32px 0 8px}h3{font-size:15px;margin:0}p{margin:4px 0}.dim{color:#5c6773}
-section,.finding{background:#fff;border:1px solid #dfe3e8;border-radius:8px;padding:12px 16px;margin:10px 0}
-.finding{border-left:6px solid #8a94a0}.error{border-left-color:#c22f2f}.warning{border-left-color:#d98a00}
-.tag{font-size:12px;font-weight:700;color:#fff;background:#5c6773;border-radius:4px;padding:1px 7px;margin-right:6px}
-.error .tag{background:#c22f2f}.warning .tag{background:#a86500}
-table{border-collapse:collapse}td,th{text-align:left;padding:2px 14px 2px 0;vertical-align:top;font-weight:400}th{font-weight:600}
-td.number{text-align:right}.bar{height:14px;display:inline-block;vertical-align:middle}
-figure{display:inline-block;margin:4px 6px 4px 0;vertical-align:top;max-width:110px}figcaption{font-size:10px;overflow-wrap:anywhere;color:#5c6773}
-img{display:block;border-radius:3px}.set{border-top:1px solid #eceff2;padding:4px 0}.many{max-height:320px;overflow:auto;font:12px/1.5 monospace}
-.histogram{display:inline-block;margin:6px 14px 6px 0}svg text{font:10px system-ui,sans-serif;fill:#5c6773}
-"""
 COLORS = {"all": "#3b6fb6", "train": "#3b6fb6", "validation": "#d98a00", "test": "#4c9a5b"}
 
 
@@ -41,22 +26,19 @@ def page(report) -> str:
     pictures = {name: pictures[i] for name, i in where.items() if pictures.get(i)}
     counts = [sum(found.severity == severity for found in report.findings) for severity in ("error", "warning", "note")]
     verdict = "Something serious was found." if report.serious else "Nothing serious was found."
-    return "\n".join([
-        "<!doctype html>", '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
-        f"<title>Data report: {escape(report.name)}</title><style>{STYLE}</style></head><body><main>",
+    return document(f"Data report: {report.name}", [
         f"<h1>{escape(report.name)}</h1>",
         f'<p class="dim">{report.images:,} images. {verdict} {counts[0]} error(s), {counts[1]} warning(s), {counts[2]} note(s).</p>',
         "<h2>Findings</h2>", *(_finding(found, pictures) for found in report.findings),
         *([] if report.findings else ["<section>None.</section>"]),
         _balance(report), _mask_pixels(report), _files(report), _histograms(report), _grid(report, examples, pictures),
-        "</main></body></html>",
     ])  # fmt: skip
 
 
 def _finding(found, pictures):
     sets = []
     for place in found.where[:PLACES]:
-        images = "".join(_figure(pictures[name], name) for name in place.files[:PLACES] if name in pictures)
+        images = "".join(figure(pictures[name], name) for name in place.files[:PLACES] if name in pictures)
         more = f" and {len(place.files) - PLACES:,} more" if len(place.files) > PLACES else ""
         names = "" if images else ", ".join(map(escape, place.files[:PLACES])) + " "
         sets.append(f'<div class="set">{images}<span class="dim">{names}{escape(place.detail)}{more}</span></div>')
@@ -165,19 +147,12 @@ def _grid(report, examples, pictures):
     names = report.listing.names
     rows = "".join(
         f'<div class="set"><b>{escape(name)}</b><br>'
-        + "".join(_figure(pictures[names[i]], names[i]) for i in indices if names[i] in pictures)
+        + "".join(figure(pictures[names[i]], names[i]) for i in indices if names[i] in pictures)
         + "</div>"
         for name, indices in examples.items()
     )
     words = "Images of other types than 8 bit are stretched, each by itself, for looking at; masks are painted over."
     return f'<h2>Examples</h2><section><p class="dim">{words}</p>{rows}</section>'
-
-
-def _figure(picture, name):
-    short = name if len(name) <= 40 else "..." + name[-37:]
-    return (
-        f'<figure title="{escape(name)}"><img src="{picture}" alt=""><figcaption>{escape(short)}</figcaption></figure>'
-    )
 
 
 def _picture(listing, i):
@@ -191,25 +166,10 @@ def _picture(listing, i):
             image = listing.image(i)
         except ZooError:
             return None
-    height, width = image.shape[:2]
-    scale = SIDE / max(height, width)
-    size = max(1, round(height * scale)), max(1, round(width * scale))
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
-    image = image if image.shape[-1] in (1, 3) else image[..., :3] if image.shape[-1] > 3 else image[..., :1]
-    image = to_channels(_eight_bit(image), 3)
-    image = cv2.resize(image, size[::-1], interpolation=how)
-    if mask is not None and mask.shape == (height, width):
-        image = _paint(image, nearest(mask[None], size)[0], listing)
-    done, contents = cv2.imencode(".png", image[..., ::-1])
-    return "data:image/png;base64," + base64.b64encode(contents).decode() if done else None
-
-
-def _eight_bit(values):
-    if values.dtype == np.uint8:
-        return np.ascontiguousarray(values)
-    values = np.nan_to_num(values.astype("float32"), posinf=0, neginf=0)
-    low, high = np.percentile(values, (0.5, 99.5))
-    return np.rint(255 * ((values - low) / max(high - low, 1e-9)).clip(0, 1)).astype("uint8")
+    small = thumbnail(image)
+    if mask is not None and mask.shape == image.shape[:2]:
+        small = _paint(small, nearest(mask[None], small.shape[:2])[0], listing)
+    return png(small)
 
 
 def _paint(image, mask, listing):

@@ -12,6 +12,7 @@ from cnn_zoo.nets import (
     lenet,  # noqa: F401
     mit,  # noqa: F401
     mobilenet,  # noqa: F401
+    motif,  # noqa: F401
     nasnet,  # noqa: F401
     resnet,  # noqa: F401
     resnet_cifar,  # noqa: F401

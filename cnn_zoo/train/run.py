@@ -23,6 +23,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from cnn_zoo.data.intensity import Intensity
+from cnn_zoo.data.sizes import Size
 from cnn_zoo.errors import InputError
 from cnn_zoo.files import replacing
 from cnn_zoo.version import __version__
@@ -59,6 +61,20 @@ class Run:
     def best_epoch(self) -> int | None:
         """The epoch (from 1) whose weights are in best.keras."""
         return self.about.get("best_epoch")
+
+    @property
+    def image_rules(self) -> dict:
+        """By which rules the files of the training images became arrays: `intensity` and `size`, where they are not the usual ones.
+
+        `predict(model, files, **run.image_rules)` reads other files in the same way; `predict_mask` and `predict_tiled` take the intensity.
+        """
+        known = self.about.get("data", {}).get("train", {}).get("files", {})
+        rules, intensity, size = {}, known.get("intensity"), known.get("size")
+        if intensity and intensity["rule"] != "dtype":
+            rules["intensity"] = Intensity.from_description(intensity)
+        if size and size["how"] != "resize":
+            rules["size"] = Size(**{name: value for name, value in size.items() if name != "sentence"})
+        return rules
 
     @classmethod
     def load(cls, folder) -> "Run":
