@@ -512,3 +512,9 @@ def test_listing_images(pictures, tmp_path):
 def test_data_are_not_imported_with_the_package():
     code = "import sys, cnn_zoo; assert 'cnn_zoo.data' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_classes_may_be_a_number(rng):
+    images, masks = rng.integers(0, 256, (4, 6, 6)).astype("uint8"), rng.integers(0, 2, (4, 6, 6))
+    assert Data.from_arrays(images, masks, classes=3).classes == ("0", "1", "2")
+    assert Data.from_arrays(images, [0, 1, 1, 0], classes=3).classes == ("0", "1", "2")

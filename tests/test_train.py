@@ -367,3 +367,14 @@ def test_penalties_are_those_of_keras_and_leave_no_trace(tmp_path, rng):
     for one, other in zip(plain.get_weights(), built.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
     assert plain.get_layer("first").kernel.regularizer is None and not plain.losses
+
+
+def test_without_validation_the_last_of_equally_good_epochs_is_the_best(tmp_path, rng):
+    images = np.repeat(np.array([0, 255], "uint8"), 32)[:, None, None, None] + np.zeros((1, 4, 4, 1), "uint8")
+    data = Data.from_arrays(images, np.repeat([0, 1], 32))  # one epoch is enough to know them all
+    inputs = keras.Input((4, 4, 1))
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(2, activation="softmax")(x))
+    recipe = Recipe("a", epochs=8, batch_size=8, learning_rate=0.1, validation=0, restore_best=True)
+    run = fit(model, data, recipe, run=tmp_path / "run", verbose=0)
+    assert run.history["accuracy"][-3:] == [1, 1, 1] and run.best_epoch == 8

@@ -96,7 +96,7 @@ class Data:
             images: `(n, height, width)` or `(n, height, width, channels)`. bool becomes 0 and 255; uint8 stays; uint16 is divided by 257;
                 floats must lie in 0..255.
             labels: `(n,)` integers from 0; or masks, `(n, height, width)` or `(n, height, width, 1)`, a class id a pixel.
-            classes: Names; default "0", "1", ... up to the largest label.
+            classes: Names, or how many; default "0", "1", ... up to the largest label.
             ignore: Id, or ids, in masks that are no class.
             name: Short name.
             test: Fraction held out for the test, stratified (masks: at random).
@@ -110,6 +110,7 @@ class Data:
             InputError: Values outside 0..255 or not finite, labels that are not integers in range.
         """
         images, rule = to_contract(images)
+        classes = range(classes) if hasattr(classes, "__index__") else classes
         ignore = tuple(int(i) for i in np.atleast_1d(ignore).astype(int))
         if np.ndim(labels) >= 3:
             labels = to_masks(labels, images.shape[:3], classes, ignore)

@@ -552,7 +552,9 @@ class _Keeper(keras.callbacks.Callback):
         self._swap_in_averages()
         watched = "mean_iou" if "mean_iou" in values else "accuracy"
         score = values.get(f"val_{watched}", values[watched])
-        if self.best is None or score > self.best:
+        # Of equal epochs the first, by validation; by the training images alone the last, since these say the less the better they are known.
+        equal = score == self.best and f"val_{watched}" not in values
+        if self.best is None or score > self.best or equal:
             self.best, self.best_epoch = score, epoch + 1
             self._save_model("best.keras")
         self._save_model("last.keras")

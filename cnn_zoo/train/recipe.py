@@ -68,7 +68,7 @@ class Recipe:
         augment: None, a preset of `cnn_zoo.augment.PRESETS` by its name, or an `Augmenter`.
         validation: Fraction of the training images held out where the data has no validation split, 0 <= validation < 1.
         early_stopping: Stop when the validation accuracy (masks: mean IoU) has not risen for so many epochs; 0: never.
-        restore_best: At the end, give the model the weights of its best epoch.
+        restore_best: At the end, give the model the weights of its best epoch: by validation; without any by the training images, the last of equals.
         precision: "float32" (as the model was built), "bfloat16", "float16" (with loss scaling), or "auto", by the hardware; `train.precision` says
             which layers stay in float32. Weights and files are float32 in any case.
         deterministic: Let the backend compute in one order only, which costs time on a GPU: the same run twice then gives the same bits there, too.
