@@ -262,7 +262,8 @@ def test_a_dilated_net_contains_the_net(name, stride, rng):
     dense.set_weights(net.get_weights())
     image = rng.integers(0, 256, (1, 128, 128, 3)).astype("uint8")
     coarse, fine = net(image, training=False), dense(image, training=False)
-    assert coarse.keys() == fine.keys() and max(map(int, coarse)) > stride
+    # Of SqueezeNet, which ends at stride 16, nothing is left to dilate for 16: the same net.
+    assert coarse.keys() == fine.keys() and (max(map(int, coarse)) > stride or (name, stride) == ("squeezenet1_1", 16))
     for key, tap in coarse.items():
         every = max(1, int(key) // stride)
         sampled, tap = np.asarray(fine[key])[:, ::every, ::every], np.asarray(tap)
