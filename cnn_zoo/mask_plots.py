@@ -9,7 +9,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from cnn_zoo.errors import InputError
 from cnn_zoo.palette import Palette
-from cnn_zoo.plots import RIGHT, TRAINING, WRONG, Picture, _finish, _shortened
+from cnn_zoo.plots import RIGHT, TRAINING, WRONG, Picture, _shortened, finish
 
 LARGEST = 1600  # pixels of the longer side that are drawn of one image; a larger one is thinned out
 IGNORED = (90, 90, 90)
@@ -90,7 +90,7 @@ def overlay(
     axes.axis("off")
     if title:
         axes.set_title(title, fontsize=10)
-    return _finish(figure, save)
+    return finish(figure, save)
 
 
 def side_by_side(
@@ -168,7 +168,7 @@ def side_by_side(
             grid[i][0].set_xlabel(_shortened([str(titles[i])])[0], fontsize=8, color=RIGHT)
         if truths is not None:
             grid[i][2].set_xlabel(_score(truths[i], mask, ignore), fontsize=8, color=RIGHT)
-    return _finish(figure, save)
+    return finish(figure, save)
 
 
 def region_boxes(image, regions, classes=None, *, title=None, save=None) -> Picture:
@@ -213,7 +213,7 @@ def region_boxes(image, regions, classes=None, *, title=None, save=None) -> Pict
         )
     counts = ", ".join(f"{said.count(name):,} {name}" for name in names if name in said)
     axes.set_title(title or counts or "no regions", fontsize=10)
-    return _finish(figure, save)
+    return finish(figure, save)
 
 
 def iou_bars(
@@ -261,7 +261,7 @@ def iou_bars(
     axes.set_xticks(np.linspace(0, 1, 6))
     axes.set_title(f"{title}, mean {mean:.3f} (dashed)", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
-    return _finish(figure, save)
+    return finish(figure, save)
 
 
 def _by(shape):

@@ -61,7 +61,7 @@ def curves(history, save=None) -> Picture:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
-    return _finish(figure, save)
+    return finish(figure, save)
 
 
 def prediction_grid(images, probabilities, labels=None, classes=None, *, count: int = 25, save=None) -> Picture:
@@ -123,7 +123,7 @@ def prediction_grid(images, probabilities, labels=None, classes=None, *, count: 
             text += f"\n(true {names[labels[i]]})"
             color = WRONG if mistaken else RIGHT
         axes.set_title(text, fontsize=9, color=color, pad=3)
-    return _finish(figure, save)
+    return finish(figure, save)
 
 
 def confusion_matrix(confusion, classes=None, save=None) -> Picture:
@@ -164,7 +164,7 @@ def confusion_matrix(confusion, classes=None, save=None) -> Picture:
                     color = "white" if fraction[row, column] > 0.5 else "black"
                     text = f"{fraction[row, column]:.0%}" if confusion.max() > 99999 else confusion[row, column]
                     axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
-    return _finish(figure, save)
+    return finish(figure, save)
 
 
 def roc(curves, averages=None, save=None) -> Picture:
@@ -227,7 +227,7 @@ def _rates(curves, averages, title, words, save):
     axes.set_title(title, fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=8)
-    return _finish(figure, save)
+    return finish(figure, save)
 
 
 def reliability(bins, save=None) -> Picture:
@@ -265,7 +265,7 @@ def reliability(bins, save=None) -> Picture:
         lower.set_ylim(0, 3 * max(found.counts))
         for axes in (upper, lower):
             axes.spines[["top", "right"]].set_visible(False)
-    return _finish(figure, save)
+    return finish(figure, save)
 
 
 def _shortened(names, longest=28):
@@ -276,7 +276,8 @@ def _columns(count):
     return max(1, min(8, int(np.ceil(np.sqrt(count)))))
 
 
-def _finish(figure, save):
+def finish(figure, save):
+    """The figure, written as a PNG if there is a place for it."""
     if save is not None:
         with replacing(save) as aside:
             figure.savefig(aside, dpi=150, format="png")

@@ -221,7 +221,7 @@ def plot(table: list[dict], save=None, *, y: str = "auto"):
     """
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    from cnn_zoo.plots import Picture
+    from cnn_zoo.plots import Picture, finish
 
     known = [row for row in table if row["top1"] is not None]
     if y == "auto":
@@ -258,10 +258,7 @@ def plot(table: list[dict], save=None, *, y: str = "auto"):
     axes.grid(alpha=0.25, which="both")
     axes.spines[["top", "right"]].set_visible(False)
     _label(figure, axes, [row["name"] for row in drawn], x_of, y_of, areas, 6.5 if many else 8.5)
-    if save is not None:
-        with replacing(save) as aside:
-            figure.savefig(aside, dpi=150, format="png")
-    return figure
+    return finish(figure, save)
 
 
 def _label(figure, axes, names, x, y, areas, fontsize):

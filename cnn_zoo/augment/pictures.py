@@ -27,7 +27,7 @@ def preview(images, augment, masks=None, *, n: int = 4, versions: int = 3, seed:
     """
     from cnn_zoo.mask_plots import painted  # Matplotlib is imported only where something is drawn
     from cnn_zoo.palette import Palette
-    from cnn_zoo.plots import Picture, _finish
+    from cnn_zoo.plots import Picture, finish
 
     augment = augment if isinstance(augment, Augmenter) else Augmenter(augment)
     images = np.asarray(images)[:n]
@@ -54,7 +54,7 @@ def preview(images, augment, masks=None, *, n: int = 4, versions: int = 3, seed:
                 axes.imshow(painted(batch[row], ids[row], palette, ignore=augment.ignore))
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
-    return _finish(figure, save)
+    return finish(figure, save)
 
 
 def _shown(image):

@@ -214,14 +214,7 @@ def from_csv(
             or listed twice; and as `from_folder`.
     """
     path, problems = Path(path), []
-    columns = {
-        "file": file_column,
-        "label": label_column,
-        "group": group_column,
-        "part": part_column,
-        "time": time_column,
-    }
-    columns = {field: column for field, column in columns.items() if column is not None}
+    columns = _columns(file_column, label_column, group_column, part_column, time_column)
     records = read_table(path, columns.values(), delimiter, problems)
     return _from_records(
         records,
@@ -249,14 +242,7 @@ def from_dataframe(
     **options,
 ) -> Data:
     """A pandas `DataFrame` with the file and the class of each image; arguments and errors as for `from_csv`, rows named by their index."""
-    columns = {
-        "file": file_column,
-        "label": label_column,
-        "group": group_column,
-        "part": part_column,
-        "time": time_column,
-    }
-    columns = {field: column for field, column in columns.items() if column is not None}
+    columns = _columns(file_column, label_column, group_column, part_column, time_column)
     _check_columns(list(columns.values()), list(frame.columns), "the data frame")
     problems, records = [], []
     for index, *fields in zip(frame.index.tolist(), *(frame[column].tolist() for column in columns.values())):
@@ -458,6 +444,12 @@ def read_table(path, columns, delimiter, problems):
     except OSError as error:
         raise DataError(f"cannot read {str(path)!r} ({error.strerror})") from error
     return records
+
+
+def _columns(*columns) -> dict:
+    """Field of a `Row` -> column of the table, of those that are named."""
+    fields = zip(("file", "label", "group", "part", "time"), columns, strict=True)
+    return {field: column for field, column in fields if column is not None}
 
 
 def _check_columns(columns, header, what):

@@ -118,7 +118,7 @@ def motif_logos(
     logomaker = require("logomaker", "sequences")
     import pandas as pd
 
-    from cnn_zoo.plots import Picture, _finish
+    from cnn_zoo.plots import Picture, finish
 
     found = motifs(model, images, layer=layer, threshold=threshold)
     if len(letters) != found[0].bits.shape[1]:
@@ -143,7 +143,7 @@ def motif_logos(
         axes.tick_params(labelsize=7)
     for axes in grid[:, 0]:
         axes.set_ylabel("bits", fontsize=8)
-    return _finish(figure, save)
+    return finish(figure, save)
 
 
 def _convolution(model, layer):

@@ -31,6 +31,7 @@ from cnn_zoo.train.recipe import recipe as find_recipe
 from cnn_zoo.train.run import (
     Run,
     architecture,
+    check_new,
     environment,
     read_progress,
     restore_state,
@@ -106,7 +107,7 @@ def _fit(model, data, recipe, loss, validation, run, resume, callbacks, verbose,
     task = prepare(model, data, recipe, loss)
     folder = Path(run or Path("runs") / f"{model.name}-{recipe.name}-{datetime.now():%Y%m%d-%H%M%S}")
     if devices.chief:
-        _check_folder(folder, resume)
+        Run.load(folder) if resume else check_new(folder)
     folder, verbose = devices.folder(folder, resume), verbose if devices.chief else 0
 
     precision, why = _precision(recipe, folder, resume)
@@ -219,12 +220,16 @@ class Task:
         return self.data.validation if isinstance(self.data, Data) else validation
 
     def batches(self, split: Split | None = None, first_epoch: int = 0, epochs: int = 1):
-        """What a step is given: images with labels or masks, or with shares of classes; and with weights, where classes weigh differently."""
+        """What a step is given: images with labels or masks, or with shares of classes; and with weights, where classes weigh differently.
+
+        A split that is given instead of the training images is kept where `cached_split` has put it already.
+        """
         recipe, dataset = self.recipe, self.data
         if isinstance(self.data, Data):
             dataset = pipeline(
                 split or self.data.train, recipe.batch_size, shuffle=True, seed=recipe.seed, first_epoch=first_epoch, epochs=epochs,
                 repeat=recipe.repeat, augment=self.augment, balance=recipe.balance == "sampling",
+                cache="auto" if split is None else "none",
             )  # fmt: skip
         if self.weights is not None or recipe.label_smoothing:
             return dataset.map(self._target)
@@ -394,8 +399,7 @@ def _train(model, task, validation, keeper, callbacks, verbose, devices):
     else:
         training = task.batches()
     held_out = held_out and task.shares(held_out)
-    steps = task.steps
-    training, held_out, settings = devices.feed(training, held_out, steps, settings)
+    training, held_out, settings = devices.feed(training, held_out, task.steps, settings)
     try:
         with plain_errors():
             model.fit(
@@ -594,15 +598,6 @@ def _differences(kept, identity):
     if kept.about.get("loss") != json.loads(json.dumps(identity.get("loss"))):
         changed.append("the loss has other settings")
     return changed
-
-
-def _check_folder(folder, resume):
-    if resume:
-        Run.load(folder)
-    elif folder.is_dir() and any(folder.iterdir()):
-        raise InputError(
-            f"the folder {str(folder)!r} is not empty: choose another one, or go on with that run by resume=True"
-        )
 
 
 def _check(model, data):

@@ -10,7 +10,6 @@ import numpy as np
 
 from cnn_zoo.data import Data, plain_errors
 from cnn_zoo.errors import InputError
-from cnn_zoo.files import replacing
 from cnn_zoo.train.fit import compile_model, prepare
 from cnn_zoo.train.precision import choose, computing, lowered
 from cnn_zoo.train.recipe import Recipe
@@ -72,7 +71,7 @@ class LrFind:
         Returns:
             A Matplotlib figure.
         """
-        from cnn_zoo.plots import TRAINING, VALIDATION, WRONG, Picture
+        from cnn_zoo.plots import TRAINING, VALIDATION, WRONG, Picture, finish
 
         figure = Picture(figsize=(6.5, 3.8), layout="constrained")
         axes = figure.subplots()
@@ -95,10 +94,7 @@ class LrFind:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
-        if save is not None:
-            with replacing(save) as aside:
-                figure.savefig(aside, dpi=150, format="png")
-        return figure
+        return finish(figure, save)
 
 
 def lr_find(

@@ -26,7 +26,7 @@ from cnn_zoo.train.evaluate import evaluate
 from cnn_zoo.train.fit import fit
 from cnn_zoo.train.recipe import Recipe
 from cnn_zoo.train.recipe import recipe as find_recipe
-from cnn_zoo.train.run import Run, write_history, write_text
+from cnn_zoo.train.run import Run, check_new, join_runs, write_text
 
 SCOPES = ("global", "layer")
 KERNELS = ("kernel", "pointwise_kernel")
@@ -97,10 +97,7 @@ class PruningReport:
         for axes in (left, middle, right):
             axes.spines[["top", "right"]].set_visible(False)
             axes.tick_params(labelsize=8)
-        if save is not None:
-            with replacing(save) as aside:
-                figure.savefig(aside, dpi=150, format="png")
-        return figure
+        return plots.finish(figure, save)
 
 
 @dataclass(frozen=True)
@@ -174,10 +171,8 @@ def prune(
     if begun:
         start = _started(folder, settings)
     else:
-        if not resume and folder.is_dir() and any(folder.iterdir()):
-            raise InputError(
-                f"the folder {str(folder)!r} is not empty: choose another one, or go on with that run by resume=True"
-            )
+        if not resume:
+            check_new(folder)
         start = {"settings": settings, "part": part, "before": score(), "bytes": _sizes(model)}
         whole = [np.array(ops.convert_to_numpy(kernel)) for _, kernel in kernels]
         _apply(kernels, _masks(kernels, sparsity, scope))
@@ -225,8 +220,7 @@ def prune(
     with replacing(folder / "best.keras") as aside:
         model.save(aside)
     write_text(folder / "pruning.json", json.dumps({**start, "report": report.to_dict()}, indent=2))
-    _join(folder, runs, settings)
-    return Pruned(model, Run.load(folder), report)
+    return Pruned(model, join_runs(folder, runs, runs[-1], settings["recipe"]), report)
 
 
 def _kernels(model, skip):
@@ -344,17 +338,6 @@ def _started(folder, settings):
             f"cannot resume {str(folder)!r}, since it was started with other settings: {'; '.join(changed)}"
         )
     return start
-
-
-def _join(folder, runs, settings):
-    """Write run.json and history.csv of all steps, as one run."""
-    rows = [{**row, "epoch": i + 1} for i, row in enumerate(row for run in runs for row in run.rows)]
-    last = runs[-1].about
-    best_epoch = len(rows) - len(runs[-1].rows) + last["best_epoch"]
-    phases = [{"name": run.folder.name, "status": run.status, "epochs": len(run.rows)} for run in runs]
-    values = {**last, "recipe": settings["recipe"], "phases": phases, "history": rows, "epoch": len(rows)}
-    write_history(folder / "history.csv", rows)
-    write_text(folder / "run.json", json.dumps({**values, "best_epoch": best_epoch}, indent=2))
 
 
 def _check(sparsity, scope, steps, recipe, data):

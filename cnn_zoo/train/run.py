@@ -125,6 +125,40 @@ def load_model(source) -> tuple[keras.Model, tuple[str, ...] | None]:
     return model, tuple(classes) if classes else None
 
 
+def check_new(folder, what: str = "run") -> None:
+    """Raise InputError unless the folder is empty, or not there yet."""
+    folder = Path(folder)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(
+            f"the folder {str(folder)!r} is not empty: choose another one, or go on with that {what} by resume=True"
+        )
+
+
+def join_runs(folder, runs, best, recipe: dict) -> "Run":
+    """Write run.json and history.csv of a training in phases, as one run that `Run.load`, plots and reports read.
+
+    Args:
+        folder: The folder of the whole.
+        runs: The `Run` of each phase.
+        best: The one of them whose best epoch is that of the whole.
+        recipe: The recipe of the whole, as plain values.
+    """
+    rows, best_epoch = [], None
+    for run in runs:
+        if run is best:
+            best_epoch = len(rows) + run.best_epoch
+        rows += [{**row, "epoch": len(rows) + i + 1} for i, row in enumerate(run.rows)]
+    phases = [
+        {"name": run.folder.name, "status": run.status, "epochs": len(run.rows), "best": run.about["best"], "best_epoch": run.best_epoch}
+        for run in runs
+    ]  # fmt: skip
+    values = {**runs[-1].about, "recipe": recipe, "phases": phases, "history": rows, "epoch": len(rows)}
+    values |= {"best": best.about["best"], "best_epoch": best_epoch}
+    write_history(folder / "history.csv", rows)
+    write_text(folder / "run.json", json.dumps(values, indent=2))
+    return Run.load(folder)
+
+
 def write_text(path, text: str) -> None:
     """Write a text file whole or not at all."""
     with replacing(path) as aside:

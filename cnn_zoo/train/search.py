@@ -10,10 +10,8 @@ are not used for that, since they lack the state of its grid search and the rand
 """
 
 import contextlib
-import csv
 import difflib
 import inspect
-import io
 import json
 import math
 import shutil
@@ -28,11 +26,11 @@ import numpy as np
 from cnn_zoo import plots
 from cnn_zoo.data import Data
 from cnn_zoo.errors import InputError, TrainingStopped, require
-from cnn_zoo.files import make_folder, replacing
+from cnn_zoo.files import make_folder
 from cnn_zoo.train.fit import fit
 from cnn_zoo.train.recipe import Recipe
 from cnn_zoo.train.recipe import recipe as find_recipe
-from cnn_zoo.train.run import Run, write_text
+from cnn_zoo.train.run import Run, check_new, write_history, write_text
 
 WAYS = ("random", "grid", "bayesian", "hyperband")
 ENDED = ("finished", "stopped early", "diverged")
@@ -140,10 +138,7 @@ class Search:
         for axes in (first, *others):
             axes.grid(alpha=0.25)
             axes.spines[["top", "right"]].set_visible(False)
-        if save is not None:
-            with replacing(save) as aside:
-                figure.savefig(aside, dpi=150, format="png")
-        return figure
+        return plots.finish(figure, save)
 
 
 def search(
@@ -212,11 +207,7 @@ def search(
     if all(trial.status == "impossible" for trial in done):
         raise InputError(f"no trial could be trained; the first one says: {done[0].why}")
     found = Search(folder, how, dict(space), tuple(done))
-    text, rows = io.StringIO(), found.rows()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(folder / "trials.csv", text.getvalue())
+    write_history(folder / "trials.csv", found.rows())
     return found
 
 
@@ -306,10 +297,7 @@ def _quiet():
 def _open(folder, settings, trials, resume, about):
     path = folder / "search.json"
     if not resume:
-        if folder.is_dir() and any(folder.iterdir()):
-            raise InputError(
-                f"the folder {str(folder)!r} is not empty: choose another one, or go on with that search by resume=True"
-            )
+        check_new(folder, "search")
         make_folder(folder)
         write_text(path, json.dumps({**settings, "trials": trials, "about": about or {}}, indent=2))
         return

@@ -1,6 +1,5 @@
 """`fine_tune`: the head first, with a frozen trunk, then the trunk with it, each stage at a rate of its own."""
 
-import json
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +15,7 @@ from cnn_zoo.outputs import is_segmenter
 from cnn_zoo.train.fit import fit
 from cnn_zoo.train.recipe import Recipe
 from cnn_zoo.train.recipe import recipe as find_recipe
-from cnn_zoo.train.run import Run, write_history, write_text
+from cnn_zoo.train.run import Run, check_new, join_runs
 
 RATES = {"stem": 0.1, "stages": 0.3, "head": 1}
 COLOURLESS = tuple(step for step in PRESETS["natural"] if not isinstance(step, saturation | hue))
@@ -72,10 +71,8 @@ def fine_tune(
         border = "reflect" if is_segmenter(model) else "constant"  # as the preset has it
         recipe = recipe.replace(augment=Augmenter(COLOURLESS, border=border))
     folder = Path(run or Path("runs") / f"{model.name}-{recipe.name}-{datetime.now():%Y%m%d-%H%M%S}")
-    if not resume and folder.is_dir() and any(folder.iterdir()):
-        raise InputError(
-            f"the folder {str(folder)!r} is not empty: choose another one, or go on with that run by resume=True"
-        )
+    if not resume:
+        check_new(folder)
     phases = _phases(model, recipe, stages, head_epochs)
     recipe.make_optimizer(1, model)  # so that rates of stages that are not there are found now
     settings = {"recipe": recipe.to_dict(), "phases": [name for name, *_ in phases]}
@@ -105,8 +102,7 @@ def fine_tune(
     model.load_weights(best.folder / "best.keras")
     with replacing(folder / "best.keras") as aside:
         model.save(aside)
-    _join(folder, runs, best, settings)
-    return Run.load(folder)
+    return join_runs(folder, runs, best, settings["recipe"])
 
 
 def _phases(model, recipe, stages, head_epochs):
@@ -138,20 +134,3 @@ def _phases(model, recipe, stages, head_epochs):
         name = f"{i + 2}-{'all' if stages is None else stage}"
         phases.append((name, found[before - 1] if before else None, recipe.replace(epochs=epochs, restore_best=True)))
     return phases
-
-
-def _join(folder, runs, best, settings):
-    """Write run.json and history.csv of all phases, as one run that `Run.load`, plots and reports read."""
-    rows, best_epoch = [], None
-    for run in runs:
-        if run is best:
-            best_epoch = len(rows) + run.best_epoch
-        rows += [{**row, "epoch": len(rows) + i + 1} for i, row in enumerate(run.rows)]
-    phases = [
-        {"name": run.folder.name, "status": run.status, "epochs": len(run.rows), "best": run.about["best"], "best_epoch": run.best_epoch}
-        for run in runs
-    ]  # fmt: skip
-    values = {**runs[-1].about, "recipe": settings["recipe"], "phases": phases, "history": rows, "epoch": len(rows)}
-    values |= {"best": best.about["best"], "best_epoch": best_epoch}
-    write_history(folder / "history.csv", rows)
-    write_text(folder / "run.json", json.dumps(values, indent=2))
