@@ -344,7 +344,6 @@ def test_a_segmenter_writes_masks_and_pictures(cli, segmenter, tmp_path):
 
 
 def test_large_images_are_segmented_in_tiles(cli, segmenter, tmp_path, monkeypatch):
-    from cnn_zoo import cli as program
     from cnn_zoo import mask_prediction
 
     tiles, tiled = [], mask_prediction.predict_tiled
@@ -356,7 +355,7 @@ def test_large_images_are_segmented_in_tiles(cli, segmenter, tmp_path, monkeypat
     assert tiles == []
     cli("predict", segmenter, image, "--out", tmp_path / "tiled", "--tile", 8, "--overlap", 2, "--tta", "mirror")
     assert tiles.pop() == {"tta": ["mirror"], "tile": 8, "overlap": 2, "intensity": None}
-    monkeypatch.setattr(program, "LARGE", 16 * 20 - 1)
+    monkeypatch.setattr(importlib.import_module("cnn_zoo.commands.predict"), "LARGE", 16 * 20 - 1)
     cli("predict", segmenter, image, "--out", tmp_path / "large")
     assert tiles.pop() == {"tta": (), "intensity": None}
     np.save(tmp_path / "a.npy", np.asarray(Image.open(image)))

@@ -1,15 +1,16 @@
 """`cnn-zoo check`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cnn_zoo.commands import values
-from cnn_zoo.commands.building import model_and_data, quiet_zoo
+from cnn_zoo.commands.building import data_for, model_for, quiet_zoo
+from cnn_zoo.commands.output import Json, show
 
 
+@values.with_data()
 def check(
     model: Annotated[
         str,
@@ -23,34 +24,20 @@ def check(
     weights: Annotated[str | None, typer.Option(help="Of a net: start from these, a tag or a file.")] = None,
     steps: Annotated[int, typer.Option(help="Of each short run.", min=10)] = 150,
     images: Annotated[int, typer.Option(help="So many are looked at and learned from, at most.", min=12)] = 512,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    as_json: Json = False,
     data_dir: values.DataDir = None,
-    kind: values.Kind = None,
-    masks: values.Masks = None,
-    size: values.SizeText = None,
-    how: values.How = None,
-    channels: values.Channels = None,
-    intensity: values.IntensityText = None,
-    classes: values.Classes = None,
-    ignore: values.Ignore = None,
-    palette: values.PaletteText = None,
-    groups: values.Groups = None,
-    test: values.Test = None,
-    split: values.SplitFile = None,
-    on_error: values.OnError = None,
-    data_option: values.DataOption = None,
+    *,
+    given,
 ):
     """Is anything wrong with a net, its data or its recipe? Some short runs tell before the long one. Exit code 1 if something is."""
     zoo = quiet_zoo()
     from cnn_zoo.train import sanity
 
-    given = values.data_options(
-        kind, masks, size, how, channels, intensity, classes, ignore, palette, groups, test, split, on_error, data_option
-    )  # fmt: skip
-    built, loaded = model_and_data(model, data or "digits", data_dir, given, weights)
+    loaded = data_for(model, data or "digits", data_dir, given)
+    built = model_for(model, loaded, weights=weights)
     changes = {} if learning_rate is None else {"learning_rate": learning_rate}
     run = model if (Path(model) / "run.json").is_file() else None
     found = sanity.check(built, loaded, zoo.recipe(recipe, **changes), run=run, steps=steps, images=images)
-    typer.echo(json.dumps(found.to_dict(), indent=1) if as_json else str(found))
+    show(found, as_json)
     if found.failed:
         raise typer.Exit(1)

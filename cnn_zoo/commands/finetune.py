@@ -1,6 +1,5 @@
 """`cnn-zoo finetune`."""
 
-import json
 import shlex
 import sys
 from datetime import datetime
@@ -10,6 +9,8 @@ from typing import Annotated
 import typer
 
 from cnn_zoo.commands.building import quiet_zoo
+from cnn_zoo.commands.output import finish, say
+from cnn_zoo.commands.values import as_groups
 from cnn_zoo.errors import InputError
 
 
@@ -69,18 +70,12 @@ def finetune(
         settings["backbone"], len(data.classes), weights=settings["weights"], input_size=data.train.images.shape[1:3],
         channels=data.train.images.shape[-1],
     )  # fmt: skip
-    typer.echo(f"{settings['backbone']} on {data.source}: {data.summary()}; everything goes to {run}", err=True)
+    say(f"{settings['backbone']} on {data.source}: {data.summary()}; everything goes to {run}")
     about = {"finetune": settings, "command": shlex.join(["cnn-zoo", *sys.argv[1:]])}
     finished = zoo.train.fine_tune(
         model, data, chosen, stages=settings["stages"], run=run, resume=resume is not None, about=about
     )
-    _report(model, data, finished, zoo)
-    if savedmodel:
-        exported = zoo.export(model, finished.folder / "savedmodel", classes=data.classes, overwrite=True)
-        typer.echo(
-            f"SavedModel: reloaded without Keras, it differs from the model by at most {exported.max_difference:.2g}"
-        )
-    typer.echo(f"everything is in {finished.folder}")
+    finish(model, data, finished, savedmodel=savedmodel)
 
 
 def _data(settings, spec, recipe):
@@ -88,13 +83,12 @@ def _data(settings, spec, recipe):
     from cnn_zoo.data import from_folder
 
     size = settings["size"] or spec.size
-    groups = False if settings["groups"] == "none" else settings["groups"]
     data = from_folder(
         settings["folder"],
         size=size,
         how="short_side_crop",
         channels=settings["channels"] or spec.channels,
-        groups=groups,
+        groups=as_groups(settings["groups"]),
     )
     if data.validation is None:
         if not recipe.validation:
@@ -103,27 +97,6 @@ def _data(settings, spec, recipe):
             )
         data = data.split(recipe.validation, recipe.seed)
     return data
-
-
-def _report(model, data, finished, zoo):
-    """Evaluate on the test images, or where there are none on those of validation, and write report.json and pictures."""
-    from cnn_zoo.files import replacing
-
-    tested, part = (data.validation, "validation") if data.test is None else (data.test, "test")
-    evaluation = zoo.evaluate(model, tested, classes=data.classes)
-    with replacing(finished.folder / "report.json") as path:
-        path.write_text(json.dumps({"part": part, **evaluation.to_dict()}, indent=2))
-    zoo.plots.curves(finished, save=finished.folder / "curves.png")
-    zoo.plots.confusion_matrix(evaluation.confusion, evaluation.classes, save=finished.folder / "confusion.png")
-    zoo.plots.prediction_grid(
-        tested.images, evaluation.probabilities, tested.labels, evaluation.classes, save=finished.folder / "predictions.png"
-    )  # fmt: skip
-    typer.echo(evaluation.report())
-    if part == "validation":
-        typer.echo(
-            "these are the validation images, which also chose the epoch: a folder test would be an independent judge",
-            err=True,
-        )
 
 
 def _settings_of(run):

@@ -10,10 +10,12 @@ from typing import Annotated
 import typer
 
 from cnn_zoo.commands import values
-from cnn_zoo.commands.building import model_and_data, quiet_zoo
+from cnn_zoo.commands.building import data_for, model_for, quiet_zoo
+from cnn_zoo.commands.output import Json, say, show
 from cnn_zoo.errors import InputError
 
 
+@values.with_data("kind", "masks", "size", "channels", "intensity", "classes", "data_option")
 def search(
     model: Annotated[str, typer.Argument(help="A net as `cnn-zoo train` takes it (lenet, unet:resnet34).")] = "lenet",
     data: values.Data = None,
@@ -30,16 +32,11 @@ def search(
     resume: Annotated[
         Path | None, typer.Option(help="Go on with an interrupted search: its folder. The other settings are read from it.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    as_json: Json = False,
     data_dir: values.DataDir = None,
-    kind: values.Kind = None,
-    masks: values.Masks = None,
-    size: values.SizeText = None,
     how_sized: Annotated[str | None, typer.Option("--how-sized", help="How images reach the size.", rich_help_panel="Data")] = None,
-    channels: values.Channels = None,
-    intensity: values.IntensityText = None,
-    classes: values.Classes = None,
-    data_option: values.DataOption = None,
+    *,
+    given,
 ):  # fmt: skip
     """Which recipe is best? Trains a net many times with other settings, and leaves a table, a picture and a run folder of each trial.
 
@@ -50,9 +47,7 @@ def search(
     if resume is not None:
         settings, run = _settings_of(resume), resume
     else:
-        given = values.data_options(
-            kind, masks, size, how_sized, channels, intensity, classes, *[None] * 6, data_option
-        )
+        given |= {} if how_sized is None else {"how": how_sized}
         chosen = zoo.recipe(recipe, **({} if epochs is None else {"epochs": epochs}))
         settings = {
             "model": model, "data": data or "digits", "data_dir": data_dir and str(data_dir.resolve()), "given": given, "weights": weights,
@@ -64,19 +59,18 @@ def search(
     if not searched:
         raise InputError("what is to be searched? Say it by --space, such as --space learning_rate=log:1e-4:1e-1")
 
-    def made():
-        return model_and_data(
-            settings["model"], settings["data"], settings["data_dir"], settings["given"], settings["weights"]
-        )
+    loaded = data_for(settings["model"], settings["data"], settings["data_dir"], settings["given"])
 
-    _, loaded = made()
+    def made():
+        return model_for(settings["model"], loaded, weights=settings["weights"])
+
     found = zoo.train.search(
-        lambda: made()[0], loaded, zoo.Recipe.from_dict(settings["recipe"]), space=searched, how=settings["how"], trials=settings["trials"],
+        made, loaded, zoo.Recipe.from_dict(settings["recipe"]), space=searched, how=settings["how"], trials=settings["trials"],
         folder=run, resume=resume is not None, verbose=0 if as_json else "auto", about=settings,
     )  # fmt: skip
     found.plot(save=run / "trials.png")
-    typer.echo(json.dumps(found.to_dict(), indent=1) if as_json else str(found))
-    typer.echo(f"the best model is in {found.best.folder}, the table and its picture are in {run}", err=True)
+    show(found, as_json)
+    say(f"the best model is in {found.best.folder}, the table and its picture are in {run}")
 
 
 def _space(text):
@@ -91,12 +85,7 @@ def _space(text):
 
 
 def _value(text):
-    if text in ("none", "None"):
-        return None
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+    return None if text in ("none", "None") else values.plain(text)
 
 
 def _settings_of(folder):

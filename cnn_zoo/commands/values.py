@@ -1,5 +1,7 @@
 """Values as command lines write them, and the flags that say what data are meant and how they are read."""
 
+import functools
+import inspect
 import json
 from pathlib import Path
 from typing import Annotated
@@ -9,14 +11,14 @@ import typer
 from cnn_zoo.errors import InputError
 
 
-def classes(text: str | None):
+def as_classes(text: str | None):
     """How many, or the names: `4`, `road,car,sky`."""
     if text is None or text.isdecimal():
         return None if text is None else int(text)
     return [name.strip() for name in text.split(",")]
 
 
-def ids(text: str | None) -> list[int] | None:
+def as_ids(text: str | None) -> list[int] | None:
     """Class ids: `255`, `11,255`."""
     try:
         return None if text is None else [int(i) for i in text.split(",")]
@@ -24,7 +26,7 @@ def ids(text: str | None) -> list[int] | None:
         raise InputError(f"--ignore is one id or several with commas, such as 255 or 11,255, not {text!r}") from None
 
 
-def palette(text: str | None):
+def as_palette(text: str | None):
     """A `Palette`: `binary`, `voc`, or a file with a colour table."""
     from cnn_zoo.palette import Palette
 
@@ -33,7 +35,7 @@ def palette(text: str | None):
     return None if text is None else Palette.from_file(text)
 
 
-def size(text: str | None):
+def as_size(text: str | None):
     """Pixels, height first: `128`, `96x128`."""
     if text is None:
         return None
@@ -43,7 +45,7 @@ def size(text: str | None):
     return int(text) if len(sides) == 1 else [int(side) for side in sides]
 
 
-def intensity(text: str | dict | None):
+def as_intensity(text: str | dict | None):
     """An `Intensity`: the name of a rule, with its two numbers where it has some: `percentiles`, `percentiles:1:99`, `range:0:4095`; or what a run
     says of it.
     """
@@ -65,103 +67,113 @@ def intensity(text: str | dict | None):
     return Intensity(rule, *numbers) if rule == "range" else Intensity(rule, percentiles=tuple(numbers))
 
 
-def groups(text: str | None):
+def as_groups(text: str | None):
     """What images come from, as for `from_folder`; `none` says that nothing is grouped."""
     return False if text == "none" else text
 
 
 def settings(texts, flag: str) -> dict:
-    """NAME=VALUE texts; a value is what JSON makes of it, or else a text."""
+    """NAME=VALUE texts; a value is what `plain` makes of it."""
     found = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not (name.isidentifier() and equals):
             raise InputError(f"{flag} wants NAME=VALUE, not {text!r}")
-        try:
-            value = json.loads(value)
-        except ValueError:
-            pass
-        found[name] = value
+        found[name] = plain(value)
     return found
+
+
+def plain(text: str):
+    """What JSON makes of a text, or else the text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 # The flags of all commands that read data
 
 
-def _flag(*names, help):
-    return typer.Option(*names, help=help, rich_help_panel="Data")
+def _flag(kind, name, help):
+    return Annotated[kind | None, typer.Option(name, help=help, rich_help_panel="Data")]
 
 
-Data = Annotated[
-    str | None,
-    _flag(
-        "--data",
-        help="digits (comes with the package), mnist, fashion_mnist, cifar10, camvid, isbi2012; tfds:NAME; or a path: a folder of class "
-        "folders, a folder with images/ and masks/, a .csv or .tsv table, an .npz, FASTA files, videos, volumes, sounds, a prepared folder.",
+Data = _flag(
+    str,
+    "--data",
+    "digits (comes with the package), mnist, fashion_mnist, cifar10, camvid, isbi2012; tfds:NAME; or a path: a folder of class folders, "
+    "a folder with images/ and masks/, a .csv or .tsv table, an .npz, FASTA files, videos, volumes, sounds, a prepared folder.",
+)
+DataDir = _flag(
+    Path, "--data-dir", "Of data by name: folder with NAME.npz in Keras' layout, NAME.zip, or TensorFlow Datasets. Default: CNN_ZOO_DATA."
+)  # fmt: skip
+FLAGS = {
+    "kind": _flag(
+        str, "--kind", "What lies there, where names do not tell: folder, masks, table, arrays, prepared, fasta, sequences, stacks or signals."
     ),
-]
-DataDir = Annotated[
-    Path | None,
-    _flag("--data-dir", help="Of data by name: folder with NAME.npz in Keras' layout, NAME.zip, or TensorFlow Datasets. Default: CNN_ZOO_DATA."),
-]  # fmt: skip
-Kind = Annotated[
-    str | None,
-    _flag("--kind", help="What lies there, where names do not tell: folder, masks, table, arrays, prepared, fasta, sequences, stacks or signals."),
-]  # fmt: skip
-Masks = Annotated[Path | None, _flag("--masks", help="Folder of the masks of the images in --data.")]
-SizeText = Annotated[
-    str | None, _flag("--size", help="Pixels: 128, or 96x128 (height first). Default: the net's; of masks, the images'.")
-]  # fmt: skip
-How = Annotated[
-    str | None,
-    _flag("--how", help="How images reach the size: resize (default), crop (a border where they are smaller), letterbox or short_side_crop."),
-]  # fmt: skip
-Channels = Annotated[int | None, _flag("--channels", help="Make gray of colour (1) or repeat gray (3).")]
-IntensityText = Annotated[
-    str | None,
-    _flag("--intensity", help="How values become 0..255: dtype (default), range:LOW:HIGH, percentiles[:LOW:HIGH], standardise, minmax."),
-]  # fmt: skip
-Classes = Annotated[str | None, _flag("--classes", help="Names in the order of their ids: road,car,sky; or how many.")]
-Ignore = Annotated[str | None, _flag("--ignore", help="Ids in masks without a class (void), such as 255 or 11,255.")]
-PaletteText = Annotated[
-    str | None, _flag("--palette", help="Which colour of a mask is which class: a file with a colour table, or binary (0/255) or voc.")
-]  # fmt: skip
-Groups = Annotated[
-    str | None,
-    _flag("--groups", help="What images come from (patients), which no split takes apart: names, none, or a regular expression with parentheses."),
-]  # fmt: skip
-Test = Annotated[
-    float | None, _flag("--test", help="Fraction held out for the test. Default: 0.2 where there is no test part.")
-]  # fmt: skip
-SplitFile = Annotated[
-    Path | None, _flag("--split", help="A file that says which image is in which part; made if it is not there.")
-]  # fmt: skip
-OnError = Annotated[
-    str | None, _flag("--on-error", help="raise (default): all that is wrong is listed; skip: it is left out.")
-]  # fmt: skip
-DataOption = Annotated[
-    list[str] | None,
-    _flag("--data-option", help="NAME=VALUE, another argument of cnn_zoo.data.open_data: label_column=class, length=16000. Repeatable."),
-]  # fmt: skip
+    "masks": _flag(Path, "--masks", "Folder of the masks of the images in --data."),
+    "size": _flag(str, "--size", "Pixels: 128, or 96x128 (height first). Default: the net's; of masks, the images'."),
+    "how": _flag(
+        str, "--how", "How images reach the size: resize (default), crop (a border where they are smaller), letterbox or short_side_crop."
+    ),
+    "channels": _flag(int, "--channels", "Make gray of colour (1) or repeat gray (3)."),
+    "intensity": _flag(
+        str, "--intensity", "How values become 0..255: dtype (default), range:LOW:HIGH, percentiles[:LOW:HIGH], standardise, minmax."
+    ),
+    "classes": _flag(str, "--classes", "Names in the order of their ids: road,car,sky; or how many."),
+    "ignore": _flag(str, "--ignore", "Ids in masks without a class (void), such as 255 or 11,255."),
+    "palette": _flag(str, "--palette", "Which colour of a mask is which class: a file with a colour table, or binary (0/255) or voc."),
+    "groups": _flag(
+        str, "--groups", "What images come from (patients), which no split takes apart: names, none, or a regular expression with parentheses."
+    ),
+    "test": _flag(float, "--test", "Fraction held out for the test. Default: 0.2 where there is no test part."),
+    "split": _flag(Path, "--split", "A file that says which image is in which part; made if it is not there."),
+    "on_error": _flag(str, "--on-error", "raise (default): all that is wrong is listed; skip: it is left out."),
+    "data_option": _flag(
+        list[str], "--data-option", "NAME=VALUE, another argument of cnn_zoo.data.open_data: label_column=class, length=16000. Repeatable."
+    ),
+}  # fmt: skip
 
 
-def data_options(
-    kind, masks, size_text, how, channels, intensity_text, classes_text, ignore, palette_text, groups, test, split, on_error, more
-) -> dict:  # fmt: skip
-    """What was given of these flags, as plain values for run.json; `read` makes arguments of them."""
-    for check, text in ((intensity, intensity_text), (palette, palette_text)):
+def with_data(*names):
+    """A decorator that gives a command the flags of `names`, or all of them, and hands it what was given of them as `given`.
+
+    `given` holds plain values for run.json, by the names of `open_data`'s arguments; `read` makes arguments of it.
+    """
+
+    def decorate(command):
+        @functools.wraps(command)
+        def with_given(**arguments):
+            given = _given(**{name: arguments.pop(name) for name in names or FLAGS})
+            return command(**arguments, given=given)
+
+        signature = inspect.signature(command)
+        own = [one for one in signature.parameters.values() if one.name != "given"]
+        flags = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=FLAGS[name])
+            for name in names or FLAGS
+        ]
+        with_given.__signature__ = signature.replace(parameters=[*own, *flags])
+        with_given.__annotations__ = {one.name: one.annotation for one in (*own, *flags)}
+        return with_given
+
+    return decorate
+
+
+def _given(
+    masks=None, size=None, intensity=None, classes=None, ignore=None, palette=None, split=None, data_option=None, **plain
+):  # fmt: skip
+    for check, text in ((as_intensity, intensity), (as_palette, palette)):
         check(text)  # what is wrong is said now
     given = {
-        "kind": kind, "masks": masks and str(masks.resolve()), "size": size(size_text), "how": how, "channels": channels,
-        "intensity": intensity_text, "classes": classes(classes_text), "ignore": ids(ignore),
-        "palette": str(Path(palette_text).resolve()) if palette_text and Path(palette_text).is_file() else palette_text,
-        "groups": groups, "test": test, "split": split and str(split.resolve()), "on_error": on_error,
-        **settings(more or [], "--data-option"),
+        **plain, "masks": masks and str(masks.resolve()), "size": as_size(size), "intensity": intensity, "classes": as_classes(classes),
+        "ignore": as_ids(ignore), "palette": str(Path(palette).resolve()) if palette and Path(palette).is_file() else palette,
+        "split": split and str(split.resolve()), **settings(data_option or [], "--data-option"),
     }  # fmt: skip
     return {name: value for name, value in given.items() if value is not None}
 
 
 def read(options: dict) -> dict:
-    """`data_options` as arguments of `open_data`."""
-    makers = {"intensity": intensity, "palette": palette, "groups": groups}
+    """What `with_data` gives, as arguments of `open_data`."""
+    makers = {"intensity": as_intensity, "palette": as_palette, "groups": as_groups}
     return {name: makers[name](value) if name in makers else value for name, value in options.items()}

@@ -585,12 +585,11 @@ class _Keeper(keras.callbacks.Callback):
 
 
 def _differences(kept, identity):
-    changed = []
-    before, now = kept.about["recipe"], identity["recipe"]
-    for field, value in now.items():
-        more = field == "epochs" and now["schedule"] in ("constant", "plateau") and value > before.get(field, value)
-        if before.get(field, value) != value and not more:
-            changed.append(f"{field} was {before.get(field)!r} and is {value!r}")
+    before, now = kept.about["recipe"], Recipe.from_dict(identity["recipe"])
+    changes = now.changes_since(before)
+    if now.schedule in ("constant", "plateau") and now.epochs > before["epochs"]:
+        del changes["epochs"]
+    changed = list(changes.values())
     if kept.about["architecture"] != identity["architecture"]:
         changed.append("the model has other layers, settings or shapes")
     if kept.about["data"] != json.loads(json.dumps(identity["data"])):

@@ -332,7 +332,8 @@ def _started(folder, settings):
         raise InputError(
             f"{str(folder / 'pruning.json')!r} is damaged ({error}): start again without resume"
         ) from error
-    changed = [f"{key} was {before.get(key)!r} and is {now[key]!r}" for key in now if before.get(key) != now[key]]
+    changed = [*Recipe.from_dict(now.pop("recipe")).changes_since(before["recipe"]).values()]
+    changed += [f"{key} was {before.get(key)!r} and is {now[key]!r}" for key in now if before.get(key) != now[key]]
     if changed:
         raise InputError(
             f"cannot resume {str(folder)!r}, since it was started with other settings: {'; '.join(changed)}"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import json
 import math
 from dataclasses import dataclass
 
@@ -167,6 +168,15 @@ class Recipe:
         if isinstance(values.get("augment"), dict):
             values = {**values, "augment": Augmenter.of(values["augment"])}
         return cls().replace(**values)
+
+    def changes_since(self, kept: dict) -> dict[str, str]:
+        """What is otherwise than in a recipe that was kept by `to_dict`, in words by field. A field that it lacks had its default then."""
+        before, now = (json.loads(json.dumps(recipe.to_dict())) for recipe in (Recipe.from_dict(kept), self))
+        return {
+            field: f"{field} was {before[field]!r} and is {now[field]!r}"
+            for field in now
+            if before[field] != now[field]
+        }
 
     def make_optimizer(self, steps_per_epoch: int, model: keras.Model | None = None) -> keras.optimizers.Optimizer:
         """A new Keras optimizer; its schedule depends on nothing but its own step counter, which a resumed run restores.

@@ -308,9 +308,11 @@ def _open(folder, settings, trials, resume, about):
     except (OSError, ValueError) as error:
         raise InputError(f"{str(path)!r} is damaged ({error}): start a new search") from error
     now = json.loads(json.dumps(settings))
-    changed = [key for key in now if kept.get(key) != now[key]]
+    changes = Recipe.from_dict(now.pop("recipe")).changes_since(kept["recipe"])
+    changed = [f"another {key}" for key in now if kept.get(key) != now[key]]
+    changed += [f"another recipe ({', '.join(changes.values())})"] if changes else []
     if changed:
-        raise InputError(f"cannot resume {str(folder)!r}, since it was started with another {' and '.join(changed)}")
+        raise InputError(f"cannot resume {str(folder)!r}, since it was started with {' and '.join(changed)}")
 
 
 def _check(build, data, recipe, space, how, trials, validation):
