@@ -73,6 +73,7 @@ _HOMES = {  # public name -> the module that it is found in
     "check": "train",
     "read_curves": "train",
     "stages": "freezing",
+    "stochastic_depth": "residual",
     "load_model": "train",
     "recipe": "train",
     "Predictions": "prediction",

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import keras
 from keras import layers as L
 
-from cnn_zoo import decoders, nets  # noqa: F401  (importing them registers decoders, families and their layers)
+from cnn_zoo import decoders, nets, residual  # noqa: F401  (importing them registers decoders, families and their layers)
 from cnn_zoo import weights as weights_of
 from cnn_zoo.errors import InputError
 from cnn_zoo.registry import PRESETS, SPECS, WEIGHTS, Spec, Weights, get_spec, natural
@@ -32,6 +32,9 @@ weights_of.register_shipped()
 weights_of.register_published()
 
 ACTIVATIONS = ("softmax", "sigmoid", None)
+# Deviation of the weights of a new head on trained features, which may be large (a norm of 89 in SqueezeNet 1.1): with it the loss starts at
+# ln(classes), and not at several times that.
+SMALL = 1e-3
 
 
 def build(
@@ -43,6 +46,7 @@ def build(
     channels: int | None = None,
     activation: str | None = "softmax",
     auxiliary: bool = False,
+    stochastic_depth: float | None = None,
     model_name: str | None = None,
 ) -> keras.Model:
     """Build a classifier of the zoo, ready for `fit`, `predict` and `export`.
@@ -56,6 +60,8 @@ def build(
         activation: Of the output layer, `predictions`.
         auxiliary: Add the classifiers in the middle that only training uses (GoogLeNet has two). The model then gives a dictionary
             `{"predictions": ..., "aux1": ..., "aux2": ...}`; compile it with `loss_weights={"predictions": 1, "aux1": 0.3, "aux2": 0.3}`.
+        stochastic_depth: Leave residual blocks out at random in training, the last one with this probability (`cnn_zoo.stochastic_depth`).
+            Default: as published, which is no but for EfficientNet and MiT.
         model_name: Decoration of the Keras model; weights are never looked up by it.
 
     Returns:
@@ -88,7 +94,7 @@ def build(
     if record is not None:
         whole = keras.Model(model.input, model.output["predictions"]) if auxiliary else model
         weights_of.load(whole, record)
-    return model
+    return model if stochastic_depth is None else residual.stochastic_depth(model, stochastic_depth)
 
 
 def build_classifier(
@@ -101,9 +107,10 @@ def build_classifier(
     dropout: float = 0.2,
     head="avg",
     activation: str | None = "softmax",
+    stochastic_depth: float | None = None,
     model_name: str | None = None,
 ) -> keras.Model:
-    """A pretrained net with a new head, for transfer learning: the head starts random, the rest knows what it was trained on.
+    """A pretrained net with a new head, for transfer learning: the head starts small and random, the rest knows what it was trained on.
 
     The graph is flat: the layers of the net are layers of the model, under the names that weights files and `taps` use.
 
@@ -118,6 +125,7 @@ def build_classifier(
             `"original"`: the publication's head, made anew for your classes (`dropout` does not apply); or a function
             `head(features, classes) -> logits` of the last feature map, whose layers are best named `head_...`.
         activation: Of the output layer, `predictions`.
+        stochastic_depth: As for `build`.
         model_name: Decoration of the Keras model.
 
     Returns:
@@ -131,7 +139,7 @@ def build_classifier(
     record = weights_of.find(spec.name, weights)
     classes = _classes(spec, None, classes, activation)
     size, channels = size_of(spec.size, input_size), channels_of(spec, record, channels)
-    head_of = _head(spec, head, dropout)
+    head_of = _head(spec, head, dropout, pretrained=record is not None)
     trunk = None
 
     def model_of(size):
@@ -143,7 +151,7 @@ def build_classifier(
     model = fitting(model_of, spec, size)
     if record is not None:
         weights_of.load(trunk, record, headless=True)
-    return model
+    return model if stochastic_depth is None else residual.stochastic_depth(model, stochastic_depth)
 
 
 def backbone(
@@ -336,7 +344,7 @@ def output_of(logits, activation, name="predictions"):
     return L.Activation(activation, dtype="float32", name=name)(logits) if activation else logits
 
 
-def _head(spec, head, dropout):
+def _head(spec, head, dropout, pretrained):
     """A function `(features, classes) -> logits` from what `build_classifier` was given."""
     if head == "original":
         return lambda x, classes: spec.head(x, classes, spec.row)
@@ -362,7 +370,8 @@ def _head(spec, head, dropout):
         x = pools[head](name="head_pool")(x)
         if dropout:
             x = L.Dropout(dropout, name="head_dropout")(x)
-        return L.Dense(classes, dtype="float32", name="logits")(x)
+        initializer = keras.initializers.RandomNormal(stddev=SMALL) if pretrained else "glorot_uniform"
+        return L.Dense(classes, kernel_initializer=initializer, dtype="float32", name="logits")(x)
 
     return pooled
 

@@ -125,6 +125,20 @@ def test_heads(head, rng):
     assert dropouts == ([0.5] if head == "original" else [0.2])
 
 
+def test_the_loss_of_a_new_head_on_large_features_starts_at_ln_classes(tmp_path, rng):
+    model = build("vgg11", classes=7, input_size=33)
+    for v in model.weights:
+        if v.name == "kernel":
+            v.assign(rng.normal(size=v.shape) * np.sqrt(0.76 / np.prod(v.shape[:-1])))
+    weights.save(model, tmp_path / "vgg11.safetensors", net="vgg11", classes="abcdefg", preset=SPECS["vgg11"].preset)
+    x = rng.integers(0, 256, (16, 64, 64, 3)).astype("float32")
+    new = build_classifier("vgg11", 5, weights=str(tmp_path / "vgg11.safetensors"), input_size=64)
+    pooled = keras.Model(new.input, new.get_layer("head_pool").output)(x, training=False)
+    assert 40 < np.linalg.norm(np.asarray(pooled), axis=-1).mean() < 400
+    nats = -np.log(np.asarray(new(x, training=False)))
+    assert abs(nats.mean() - np.log(5)) < 0.3 and nats.std(0).max() > 0  # small, and not the same for all images
+
+
 def test_a_head_of_ones_own():
     def head(x, classes):
         x = keras.layers.GlobalMaxPooling2D(name="head_pool")(x)

@@ -149,6 +149,7 @@ def test_a_loss_that_is_not_finite_stops_with_advice(data, tmp_path):
     [
         ({"shape": (8, 12)}, "takes 12x12 images and these are 8x12"),
         ({"channels": 3}, "takes images with 1 channel.*these have 3"),
+        ({"labels": 1}, "all 32 training images are of class 0"),
         ({"labels": 4}, "labels run from 0 to 3 and the model has 3 classes.*classes=4"),
     ],
 )

@@ -24,7 +24,7 @@ def train(
     ] = "lenet",
     data: values.Data = None,
     recipe: Annotated[
-        str, typer.Option(help="All settings of the training: lecture, best; for masks camvid, isbi2012.")
+        str, typer.Option(help="All settings of the training: lecture, best, cifar; for masks camvid, isbi2012.")
     ] = "best",
     option: Annotated[
         list[str] | None,

@@ -2,6 +2,7 @@
 
 from cnn_zoo.freezing import freeze, stages
 from cnn_zoo.optimizers import LayerWise
+from cnn_zoo.train.curves import read_curves
 from cnn_zoo.train.distill import SoftTargets, TwoTasks, distill, learn_without_forgetting
 from cnn_zoo.train.evaluate import Evaluation, MaskEvaluation, evaluate
 from cnn_zoo.train.fit import fit
@@ -9,7 +10,7 @@ from cnn_zoo.train.lr_find import LrFind, lr_find
 from cnn_zoo.train.prune import Pruned, PruningReport, prune
 from cnn_zoo.train.recipe import RECIPES, Recipe, recipe
 from cnn_zoo.train.run import Run, load_model
-from cnn_zoo.train.sanity import Sanity, check, read_curves
+from cnn_zoo.train.sanity import Sanity, check
 from cnn_zoo.train.search import Search, Trial, search
 from cnn_zoo.train.transfer import fine_tune
 

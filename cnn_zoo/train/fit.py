@@ -613,6 +613,13 @@ def _check(model, data):
             )
     if len(data.train) == 0:
         raise InputError("there are no training images")
+    if (
+        not data.train.has_masks
+        and (only := data.train.labels[0]) == data.train.labels.max() == data.train.labels.min()
+    ):
+        raise InputError(
+            f"all {len(data.train)} training images are of class {only}: there is nothing to tell apart; see how the labels are read"
+        )
     if data.train.has_masks and model.output_shape[1:3] != model.input_shape[1:3]:
         raise InputError(
             f"the model takes {model.input_shape[1:3]} pixels and gives {model.output_shape[1:3]}: train one whose masks are as large as its images"

@@ -1,4 +1,4 @@
-"""`check`: what lecturers tell to try before the first long training, as code; and `read_curves`: what they say of the curves after it."""
+"""`check`: what lecturers tell to try before the first long training, as code."""
 
 import dataclasses
 import math
@@ -12,43 +12,18 @@ from cnn_zoo import metrics
 from cnn_zoo.data import Data, Split
 from cnn_zoo.errors import InputError, ZooError
 from cnn_zoo.outputs import is_segmenter, output_kind
+from cnn_zoo.train.curves import FAILED, PASSED, RIGHT, SKIPPED, Item, failed, passed, read_curves
 from cnn_zoo.train.lr_find import lr_find, step, trial
 from cnn_zoo.train.recipe import Recipe
 from cnn_zoo.train.recipe import recipe as find_recipe
-from cnn_zoo.train.run import Run
 
-PASSED, FAILED, SKIPPED = "passed", "failed", "not applicable"
 RUNS = ("loss at the start", "gradients", "one small batch", "shuffled labels", "learning rate")
 RATES = (1e-3, 1e-2, 1e-4)  # of Adam, tried in turn on one small batch
 START_BAND = 0.7  # nats around ln(classes): a net that is wrong twice as often as by chance
-LEARNED = 0.2  # of the first loss, or
-RIGHT = 0.9  # of a small batch right, is learning it by heart
+LEARNED = 0.2  # of the first loss, or `RIGHT` of a small batch right, is learning it by heart
 VANISHED = 1e-7  # of the largest gradient
 SURE = 2.5  # standard errors
 SMALL_INPUTS = 0.01  # standard deviation of what the first layer with weights is given
-
-
-@dataclass(frozen=True)
-class Item:
-    """One thing that was looked at.
-
-    Attributes:
-        name: What.
-        status: "passed", "failed" or "not applicable".
-        found: What was measured, in words.
-        advice: What to do if it failed.
-        numbers: What was measured, as plain values.
-    """
-
-    name: str
-    status: str
-    found: str
-    advice: str = ""
-    numbers: dict = dataclasses.field(default_factory=dict)
-
-    def __str__(self):
-        advice = f"\n{'':16}{self.advice}" if self.status == FAILED and self.advice else ""
-        return f"{self.status:15} {self.name}: {self.found}{advice}"
 
 
 @dataclass(frozen=True)
@@ -112,7 +87,7 @@ def check(
     curves = [] if run is None else [read_curves(run)]
     if not model.trainable_variables:
         advice = "free some: cnn_zoo.train.freeze(model, upto=None)"
-        items.append(_failed("gradients", {"usable": False}, "no layer is trainable", advice))
+        items.append(failed("gradients", {"usable": False}, "no layer is trainable", advice))
     if not all(item.numbers.get("usable", True) for item in items):
         done = [item.name for item in items]
         rest = [name for name in RUNS if name not in done]
@@ -177,14 +152,6 @@ def _ignored(data):
     return data.ignore if isinstance(data, Data) else ()
 
 
-def _passed(name, numbers, found):
-    return Item(name, PASSED, found, "", numbers)
-
-
-def _failed(name, numbers, found, advice):
-    return Item(name, FAILED, found, advice, numbers)
-
-
 def _inputs(model, sample):
     name, images = "input range", sample.images.astype("float32")
     low, high = float(images.min()), float(images.max())
@@ -192,28 +159,28 @@ def _inputs(model, sample):
     unusable = {**numbers, "usable": False}
     if any(ours not in (None, theirs) for ours, theirs in zip(model.input_shape[1:], images.shape[1:], strict=True)):
         found = f"images are {images.shape[1:]} and the model takes {model.input_shape[1:]}"
-        return _failed(name, unusable, found, "build the model for them, or resize them")
+        return failed(name, unusable, found, "build the model for them, or resize them")
     if not np.isfinite(images).all():
-        return _failed(name, unusable, "some values are infinite or NaN", "leave these images out")
+        return failed(name, unusable, "some values are infinite or NaN", "leave these images out")
     found = f"images are {numbers['dtype']} from {low:g} to {high:g}"
     if low == high:
-        return _failed(name, numbers, f"{found}: all are the same", "see how they are read")
+        return failed(name, numbers, f"{found}: all are the same", "see how they are read")
     if -2 <= low and high <= 2:
         advice = "give the images as they are in their files; scaling is the model's own first layer"
-        return _failed(name, unusable, f"{found}, and 0..255 are expected: they have been scaled already", advice)
+        return failed(name, unusable, f"{found}, and 0..255 are expected: they have been scaled already", advice)
     if low < 0 or high > 255:
         advice = "bring them to 0..255 by a rule: Data.from_arrays, or intensity= of the readers"
-        return _failed(name, unusable, f"{found}, and 0..255 are expected", advice)
+        return failed(name, unusable, f"{found}, and 0..255 are expected", advice)
     weighted = (layer for layer in model.layers if layer.weights and "norm" not in type(layer).__name__.lower())
     first = next(weighted, None)
     if first is None or isinstance(first, keras.Model):
-        return _passed(name, numbers, found)
+        return passed(name, numbers, found)
     seen = keras.Model(model.inputs[0], first.input)(sample.images[:64], training=False)
     deviation = numbers["deviation"] = float(np.std(keras.ops.convert_to_numpy(seen)))
     found += f"; the first layer with weights, {first.name!r}, is given a standard deviation of {deviation:.2g}"
     if deviation < SMALL_INPUTS:
-        return _failed(name, numbers, found, "the images are scaled twice on their way: take one Rescaling away")
-    return _passed(name, numbers, found)
+        return failed(name, numbers, found, "the images are scaled twice on their way: take one Rescaling away")
+    return passed(name, numbers, found)
 
 
 def _labels(model, sample, data, masks):
@@ -222,27 +189,29 @@ def _labels(model, sample, data, masks):
     unusable = {"classes": classes, "usable": False}
     if sample.has_masks != masks:
         found = f"the data have {'masks' if sample.has_masks else 'labels'} and the model is for {what}"
-        return _failed(name, unusable, found, "build_segmenter makes models for masks, build others")
+        return failed(name, unusable, found, "build_segmenter makes models for masks, build others")
     all_of_them = isinstance(data, Data) and not masks  # since labels are cheap to look at
     labels = data.train.labels if all_of_them else sample.labels
     if not np.issubdtype(labels.dtype, np.integer):
-        return _failed(name, unusable, f"{what} are {labels.dtype}", "give whole numbers from 0")
+        return failed(name, unusable, f"{what} are {labels.dtype}", "give whole numbers from 0")
     ids, counts = np.unique(labels[~np.isin(labels, _ignored(data))], return_counts=True)
     if outside := [int(i) for i in ids if not 0 <= i < classes]:
         found = f"{what} have {', '.join(map(str, outside[:5]))}, and the model has the classes 0..{classes - 1}"
-        return _failed(
+        return failed(
             name, unusable, found, f"build the model with classes={int(ids.max()) + 1}, or correct the {what}"
         )
     numbers = {"classes": classes, "counts": {int(i): int(n) for i, n in zip(ids, counts)}}
     if len(ids) < 2:
         found = f"all {what} are {ids[0] if len(ids) else 'ignored'}"
-        return _failed(name, numbers, found, "there is nothing to tell apart: see how they are read")
+        return failed(
+            name, {**numbers, "usable": False}, found, "there is nothing to tell apart: see how they are read"
+        )
     found = f"{what} are 0..{classes - 1}; the rarest has {counts.min() / counts.sum():.1%}, the most frequent {counts.max() / counts.sum():.1%}"
     if missing := sorted(set(range(classes)) - set(ids.tolist())):
         found = f"no example of class {', '.join(map(str, missing[:5]))} in the {what} of {len(labels)} images"
         if all_of_them or (isinstance(data, Data) and len(sample) == len(data.train)):
-            return _failed(name, numbers, found, "label some, or build the model with fewer classes")
-    return _passed(name, numbers, found)
+            return failed(name, numbers, found, "label some, or build the model with fewer classes")
+    return passed(name, numbers, found)
 
 
 # -- short runs
@@ -276,10 +245,10 @@ def _start(model, sample, masks, ignore):
     found = f"cross-entropy {loss:.3f}, and ln({classes}) = {expected:.3f} of a net that knows nothing"
     if not math.isfinite(loss) or loss > expected + START_BAND:
         advice = "begin with smaller weights in the last layer, bring images to a small range in the first, and see that labels are in the order of "
-        return _failed(name, numbers, f"{found}: it is wrong with confidence", f"{advice}the outputs")
+        return failed(name, numbers, f"{found}: it is wrong with confidence", f"{advice}the outputs")
     if loss < expected - START_BAND:
         return Item(name, SKIPPED, f"{found}: it knows something already", "", numbers)
-    return _passed(name, numbers, found)
+    return passed(name, numbers, found)
 
 
 def _gradients(model, sample, masks):
@@ -317,10 +286,10 @@ def _gradients(model, sample, masks):
         found = "; ".join(
             f"{kind}: {', '.join(layers[:5])}{' ...' if len(layers) > 5 else ''}" for kind, layers in bad.items()
         )
-        return _failed(name, numbers, found, "; ".join(advice[kind] for kind in bad))
+        return failed(name, numbers, found, "; ".join(advice[kind] for kind in bad))
     least = min(sizes, key=sizes.get)
     found = f"reach all {len(sizes)} trainable layers; the smallest is {sizes[least]:.1e} in {least!r}, the largest {largest:.1e}"
-    return _passed(name, numbers, found)
+    return passed(name, numbers, found)
 
 
 def _by_heart(model, sample, masks, steps, begin):
@@ -343,9 +312,9 @@ def _by_heart(model, sample, masks, steps, begin):
         found = f"after {len(rows)} steps on the same {len(batch[0])} images the loss is {last:.3f} (at first {first:.3f}), "
         found += f"{score.replace('_', ' ')} {right:.2f}"
         if last <= LEARNED * first or right >= RIGHT:
-            return _passed(name, numbers, found)
+            return passed(name, numbers, found)
     advice = "images that look the same have different labels, the net is too small, frozen or dead, or its output and the loss do not fit"
-    return _failed(name, numbers, f"{found}: it cannot learn them by heart", advice)
+    return failed(name, numbers, f"{found}: it cannot learn them by heart", advice)
 
 
 def _shuffled(model, sample, held, masks, ignore, steps, begin):
@@ -369,12 +338,12 @@ def _shuffled(model, sample, held, masks, ignore, steps, begin):
         f"of {what} {numbers['true']:.1%} are right, and {numbers['shuffled']:.1%} after training on shuffled labels"
     )
     if better.mean() > SURE * error and better.mean() > 0:
-        return _passed(name, numbers, found)
+        return passed(name, numbers, found)
     advice = (
         "labels do not belong to their images (sorted, shuffled, read in another order?), or images do not show what the labels say; with few images "
         "or a hard task, try more steps"
     )
-    return _failed(name, numbers, f"{found}: no more than chance", advice)
+    return failed(name, numbers, f"{found}: no more than chance", advice)
 
 
 def _rate(model, data, recipe, loss):
@@ -385,14 +354,14 @@ def _rate(model, data, recipe, loss):
         return Item(name, SKIPPED, str(error))
     numbers = {"rate": rate, "suggestion": found.suggestion, "tenth": found.tenth, "exploded": found.exploded}
     if found.suggestion is None:
-        return _failed(name, numbers, str(found), "the other items say why")
+        return failed(name, numbers, str(found), "the other items say why")
     said = f"{rate:g}; {found}"
     low, start = found.smoothed.min(), found.smoothed[0]
     if rate > found.rates[found.smoothed.argmin()] and found.loss_at(rate) > low + 0.5 * (start - low):
-        return _failed(name, numbers, f"too high: {said}", f"try {found.tenth or found.suggestion:.1g}")
+        return failed(name, numbers, f"too high: {said}", f"try {found.tenth or found.suggestion:.1g}")
     if rate < found.suggestion / 100:
-        return _failed(name, numbers, f"too low: {said}", f"try {found.suggestion:.1g}")
-    return _passed(name, numbers, said)
+        return failed(name, numbers, f"too low: {said}", f"try {found.suggestion:.1g}")
+    return passed(name, numbers, said)
 
 
 def _beginner(model, masks, ignore, reset):
@@ -434,52 +403,3 @@ def _layers(model):
             yield from _layers(layer)
         else:
             yield layer
-
-
-# -- the curves
-
-
-def read_curves(run) -> Item:
-    """What the curves of a run say, in words: underfitting, overfitting, a rate too high, or stopped too early.
-
-    Args:
-        run: A `Run` or its folder.
-
-    Raises:
-        InputError: It is no run folder.
-    """
-    run = run if isinstance(run, Run) else Run.load(run)
-    name, history = "curves", run.history
-    if run.status == "diverged":
-        advice = "lower the learning rate to a tenth, or clip gradients"
-        return _failed(name, {}, f"the training diverged after {len(run.rows)} epochs", advice)
-    if len(run.rows) < 3:
-        return Item(name, SKIPPED, f"{len(run.rows)} epochs are too few to read")
-    score = "mean_iou" if "mean_iou" in history else "accuracy"
-    train, fits = np.array(history["loss"]), history[score][-1]
-    tail = max(1, len(train) // 5)
-    last = float(train[-tail:].mean())
-    numbers = {"first_loss": float(train[0]), "last_loss": last, score: fits}
-    found = f"the training loss goes from {train[0]:.3f} to {last:.3f}, {score.replace('_', ' ')} {fits:.3f}"
-    overfits = False
-    if "val_loss" in history:
-        held = np.array(history["val_loss"])
-        lowest, end = int(held.argmin()), float(held[-tail:].mean())
-        overfits = end > 1.15 * held[lowest] and last < train[lowest]
-        fits = max(fits, history[f"val_{score}"][-1])  # of mixed samples nobody gets all right
-        numbers |= {"lowest_val_loss": float(held[lowest]), "at_epoch": lowest + 1, "last_val_loss": end}
-        found += f"; the validation loss is lowest in epoch {lowest + 1} ({held[lowest]:.3f}) and {end:.3f} at the end"
-    if last > 2 * train.min() or last > train[0]:
-        advice = "lower the learning rate, or let it fall (cosine)"
-        return _failed(name, numbers, f"{found}: the training loss rises", advice)
-    if overfits:
-        advice = (
-            "more images or augmentation, weight decay, dropout, a smaller net, or early stopping with restore_best"
-        )
-        return _failed(name, numbers, f"{found}: overfitting, it learns the training images by heart", advice)
-    if fits < RIGHT and last > 0.5 * train[0]:
-        advice = "a higher learning rate, a larger net, or less augmentation and weight decay"
-        if train[-1] < 0.97 * train[-tail - 1]:
-            advice = "train longer, since it still falls"
-        return _failed(name, numbers, f"{found}: underfitting, even the training images are not learned", advice)
-    return _passed(name, numbers, found)
