@@ -346,12 +346,20 @@ def test_a_saved_split_is_used_again(pets, tmp_path, intensity):
     save(pets / "cat" / "new.png", np.zeros((8, 6, 3)))
     with pytest.raises(DataError, match="1 are new .*new.png"):
         open_data(pets, split=file, intensity=intensity)
-    for part in ("train", "test"):
-        for label in "ab":
-            save(tmp_path / "parts" / part / label / f"{part}.png", np.zeros((4, 4)))
-    open_data(tmp_path / "parts", split=tmp_path / "parts.json")
-    with pytest.raises(InputError, match="the data come in parts already"):
-        open_data(tmp_path / "parts", split=tmp_path / "parts.json")
+
+
+def test_a_saved_split_of_data_with_parts_of_their_own(tmp_path):
+    for i in range(5):
+        for part in ("train", "val"):
+            for label in "ab":
+                save(
+                    tmp_path / "parts" / part / label / f"{part}{i}.png", np.full((4, 4), 10 * i + 100 * (label == "b"))
+                )
+    first = open_data(tmp_path / "parts", split=tmp_path / "parts.json", seed=3)
+    assert sizes(first) == [8, 10, 2]
+    again = open_data(tmp_path / "parts", split=tmp_path / "parts.json", seed=4)
+    same(first, again)
+    assert np.array_equal(first.test.names, again.test.names)
 
 
 def bad_folder(root, rng):

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from cnn_zoo.commands import values
-from cnn_zoo.commands.building import model_for
+from cnn_zoo.commands.building import model_for, quiet_zoo
 from cnn_zoo.commands.output import Json, show
 
 
@@ -26,6 +26,7 @@ def bench(
     given,
 ):  # fmt: skip
     """Images per second of each stage from files to a training step, and which one is the bottleneck."""
+    quiet_zoo()
     from cnn_zoo.data import open_data
     from cnn_zoo.data.bench import bench as measure
     from cnn_zoo.data.opening import TAKES, kind_of

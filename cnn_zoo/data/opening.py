@@ -279,11 +279,10 @@ def _of_files(kind, source, given, split, seed):
         options["test"] = 0.0 if parted else TEST
     data = _OF_FILES[kind](source, **options)
     if there:
-        if data.test is not None or data.validation is not None:
-            raise InputError("split= makes no sense here: the data come in parts already")
         return _refitted(use_split(data, split), given.get("intensity"))
     if split is not None:
         save_split(data, split)
+        return _of_files(kind, source, given, split, seed)  # as it will be from now on, to the last byte: runs are resumed on it
     return data
 
 
