@@ -282,7 +282,9 @@ def _of_files(kind, source, given, split, seed):
         return _refitted(use_split(data, split), given.get("intensity"))
     if split is not None:
         save_split(data, split)
-        return _of_files(kind, source, given, split, seed)  # as it will be from now on, to the last byte: runs are resumed on it
+        return _of_files(
+            kind, source, given, split, seed
+        )  # as it will be opened from now on, for runs are resumed on it
     return data
 
 

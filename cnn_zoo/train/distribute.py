@@ -11,13 +11,18 @@ the same up to rounding, wherever nothing looks at a batch as a whole and nothin
 
 - Shares are equal: where the last batch of an epoch cannot be divided, up to `count - 1` of its images are taken twice.
 - BatchNorm looks at a batch: on TensorFlow each device sees its own share, unless `synchronize(model)`. With JAX it sees all.
-- So do losses of masks that divide by what they find in a batch, such as Dice. With JAX they see all.
+- So do losses of masks that divide by what they find in a batch: Dice and its like, class weights, ignored pixels. With JAX they see all.
 - Dropout draws on TensorFlow the same pattern on each device, and with JAX one pattern for the whole batch.
+
+All fields of a recipe are kept, for labels and masks, but `sam`, which trains on one device; in bfloat16 and float16 rounding is coarser, so the
+losses agree to some 1e-3. A run can be resumed on another number of devices. `fine_tune`, `prune` and `search` take no devices, nor does TensorFlow
+train on several what has a loss or steps of its own, as `distill` and `learn_without_forgetting` make it: that is refused.
 
 Each worker prepares whole batches and keeps its share: augmentation stays a function of the seed and the epoch, and is not sped up by more machines.
 """
 
 import atexit
+import functools
 import json
 import os
 import shutil
@@ -35,6 +40,7 @@ import keras
 import numpy as np
 
 from cnn_zoo.errors import InputError, TrainingStopped, require
+from cnn_zoo.train.together import together
 
 TIMEOUT = 180  # seconds that workers wait for each other
 UNLIKE = (
@@ -80,6 +86,8 @@ class Devices:
             raise InputError(
                 f"batch_size is {batch_size} and {self.count} devices get equal shares of it: choose {choices}"
             )
+        if keras.backend.backend() == "tensorflow":
+            _check_functional(model)
         if not self._holds(model):
             raise InputError("the model was built elsewhere: build it within `with devices.scope():`")
 
@@ -221,9 +229,7 @@ def mirrored(devices=None) -> Devices:
     if backend == "jax":
         engine = _jax_engine()(devices=devices)
         return Devices(engine, engine.num_model_replicas)
-    import tensorflow as tf
-
-    strategy = tf.distribute.MirroredStrategy(devices)
+    strategy = _mirrored_strategy(tuple(devices) if devices else None)
     return Devices(strategy, strategy.num_replicas_in_sync)
 
 
@@ -277,14 +283,11 @@ def distributed(model: keras.Model, workers: int) -> keras.Model:
         workers: Processes that take part.
 
     Raises:
-        InputError: The model is not functional, or this is called within the scope.
+        InputError: The model is not functional or has steps of its own, or this is called within the scope.
     """
     import tensorflow as tf
 
-    if not getattr(model, "inputs", None) or not getattr(model, "outputs", None):
-        raise InputError(
-            f"several devices train functional models, not {type(model).__name__}: x = keras.Input(shape); keras.Model(x, model(x))"
-        )
+    _check_functional(model)
     if tf.distribute.has_strategy():
         raise InputError(
             "leave the scope first: only the model is built within `with devices.scope():`, fit is called after it"
@@ -292,6 +295,9 @@ def distributed(model: keras.Model, workers: int) -> keras.Model:
     shape = (1,) if workers > 1 else ()
 
     class Distributed(keras.Model):
+        def compile(self, optimizer, **settings):
+            super().compile(together(optimizer), **settings)
+
         def train_step(self, data):
             return {name: tf.reshape(value, shape) for name, value in super().train_step(data).items()}
 
@@ -432,10 +438,33 @@ def shares(dataset, first: int, last: int, count: int, fill: int = 0):
 # -- inside
 
 
+def _check_functional(model):
+    """Raise InputError unless the layers of a model are all that it trains by: its twin under TensorFlow's strategies has nothing else of it."""
+    if not getattr(model, "inputs", None) or not getattr(model, "outputs", None):
+        raise InputError(
+            f"several devices train functional models, not {type(model).__name__}: x = keras.Input(shape); keras.Model(x, model(x))"
+        )
+    plain = type(keras.Model(model.inputs, model.outputs)), keras.Sequential
+    for name in ("call", "train_step", "test_step", "compute_loss", "compute_metrics"):
+        if getattr(type(model), name) not in [getattr(kind, name) for kind in plain]:
+            raise InputError(
+                f"{type(model).__name__} has its own {name}, which several devices of TensorFlow would leave out: train it on one device, "
+                "or on several with KERAS_BACKEND=jax"
+            )
+
+
 def _backend():
     if (backend := keras.backend.backend()) not in ("tensorflow", "jax"):
         raise InputError(f"several devices need KERAS_BACKEND=tensorflow or jax, not {backend}")
     return backend
+
+
+@functools.cache
+def _mirrored_strategy(devices):
+    """One for all models of a process: each strategy counts its reductions from 1, and TensorFlow confuses those of equal number."""
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(devices)
 
 
 def _tensorflow_devices():
