@@ -23,6 +23,7 @@ ALLOWED = {  # module or folder -> parts of the package that it may import
     "outputs": {"errors"},
     "freezing": {"errors", "explain"},
     "optimizers": {"errors", "freezing"},
+    "residual": {"errors", "explain", "layers"},
     "data_report": {"data_report", "data", "errors", "files", "html", "masks", "mask_plots", "palette"},
     "html": {"data"},
     "calibration": {"errors", "outputs", "train"},

@@ -564,12 +564,9 @@ def test_launch(tmp_path, monkeypatch, what, timeout, code):
         assert told[0] == told[1] == told[2] and len(set(told[0])) == 3
 
 
-def test_main(capsys, monkeypatch):
-    assert distribute.main(["two", "ls"]) == 2 and "usage" in capsys.readouterr().err
-    called = []
-    monkeypatch.setattr(distribute, "launch", lambda *arguments: called.append(arguments) or 0)
-    assert distribute.main(["2", "cnn-zoo", "train", "lenet"]) == 0
-    assert called == [(["cnn-zoo", "train", "lenet"], 2)]
+def test_launch_of_a_program_that_is_not_there():
+    with pytest.raises(InputError, match="cannot start 'no-such-program'"):
+        launch(["no-such-program"], 2)
 
 
 # -- several workers, for real

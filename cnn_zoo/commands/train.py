@@ -28,7 +28,9 @@ def train(
     ] = "best",
     option: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=VALUE, for the decoder or U-Net: filters=128, width=16. Repeatable."),
+        typer.Option(
+            help="NAME=VALUE, of what builds the net: stochastic_depth=0.2; filters=128, width=16 of decoders. Repeatable."
+        ),
     ] = None,
     run: Annotated[Path | None, typer.Option(help="Folder to write. Default: runs/NET-DATA-RECIPE-TIME.")] = None,
     resume: Annotated[

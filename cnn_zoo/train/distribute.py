@@ -28,7 +28,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import zlib
@@ -381,6 +380,9 @@ def launch(command, workers: int, timeout: float | None = None) -> int:
 
     Returns:
         0, the exit status of the first that failed, or 124 after the timeout.
+
+    Raises:
+        InputError: There is no such program.
     """
     addresses = [f"127.0.0.1:{port}" for port in _free_ports(workers)]
     processes = []
@@ -388,7 +390,13 @@ def launch(command, workers: int, timeout: float | None = None) -> int:
         for index in range(workers):
             task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
             environment = {**os.environ, "TF_CONFIG": json.dumps(task)}
-            processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL if index else None))
+            quiet = subprocess.DEVNULL if index else None
+            try:
+                processes.append(subprocess.Popen(command, env=environment, stdout=quiet))
+            except OSError as error:
+                raise InputError(
+                    f"cannot start {command[0]!r} ({error.strerror}): is it installed, and executable?"
+                ) from error
         end = time.monotonic() + timeout if timeout else float("inf")
         while time.monotonic() < end:
             codes = [process.poll() for process in processes]
@@ -613,16 +621,3 @@ class _ValidateWhole(keras.callbacks.Callback):
 
     def on_test_end(self, logs=None):
         self.engine.whole = False
-
-
-def main(arguments=None) -> int:
-    """`python -m cnn_zoo.train.distribute 2 COMMAND ...`: that many workers of a command on this machine."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if len(arguments) < 2 or not arguments[0].isdigit() or int(arguments[0]) < 1:
-        print("usage: python -m cnn_zoo.train.distribute WORKERS COMMAND [ARGUMENT ...]", file=sys.stderr)
-        return 2
-    return launch(arguments[1:], int(arguments[0]))
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
