@@ -1,4 +1,4 @@
-"""The data that a run of `cnn-zoo train` was trained on, opened again; or other data, read by the same rules."""
+"""The data that a run of `cnn-zoo train` or `finetune` was trained on, opened again; or other data, read by the same rules."""
 
 import dataclasses
 from pathlib import Path
@@ -33,7 +33,7 @@ def settings_of(run) -> dict:
 
 
 def open_settings(settings: dict):
-    """The data of `settings_of`."""
+    """The data that the settings of a command name."""
     from cnn_zoo.commands import values
     from cnn_zoo.data import open_data
 
@@ -54,7 +54,7 @@ def reopen(run, size, *, data: str | None = None, data_dir=None, options: dict |
         classes: Names in the order of the model's ids; default those of the run.
 
     Raises:
-        InputError: The run was not begun by `cnn-zoo train`, and no data are named.
+        InputError: The run was not begun by `cnn-zoo train` or `finetune`, and no data are named.
         DataError: They are not there, or are not what they were.
     """
     from cnn_zoo.data.opening import TAKES, kind_of
@@ -62,9 +62,9 @@ def reopen(run, size, *, data: str | None = None, data_dir=None, options: dict |
     given = options or {}
     if run is None and data is None:
         raise InputError("no run is given, so it is not known what data to open: give data= (--data)")
-    begun = {} if run is None else run.about.get("train") or {}
+    begun = {} if run is None else run.about.get("train") or run.about.get("finetune") or {}
     if data is None or place(data) == begun.get("data"):
-        settings = settings_of(run)
+        settings = begun if "data_options" in begun else settings_of(run)
         data, options = settings["data"], {**settings["data_options"], **given}
         data_dir = data_dir or settings["data_dir"]
     else:

@@ -13,6 +13,7 @@ from PIL import Image
 
 import cnn_zoo
 from cnn_zoo import Data, InputError, Recipe, Run, load_model
+from cnn_zoo.commands.values import FLAGS
 from cnn_zoo.freezing import stages
 from cnn_zoo.train.transfer import fine_tune
 
@@ -201,6 +202,18 @@ def test_the_command_leaves_a_folder_with_everything(folder, tmp_path, capsys, m
     assert 0 <= report["accuracy"] <= 1 and "accuracy" in capsys.readouterr().out
     assert not (tmp_path / "run" / "savedmodel").exists()
 
+    # The run knows its data: those who test it and write a page of it need no more than the folder.
+    from cnn_zoo.commands.evaluate import evaluate
+    from cnn_zoo.commands.run_report import report as write_report
+
+    evaluate(source=tmp_path / "run", **dict.fromkeys(FLAGS), as_json=True)
+    out, err = capsys.readouterr()
+    again = json.loads(out)
+    assert "tested on the 8 validation images" in err and report.pop("part") == "validation" and again == report
+    write_report(source=tmp_path / "run", data_option=None)
+    assert f"accuracy                             {report['accuracy']:.4f}" in capsys.readouterr().out
+    assert (tmp_path / "run" / "report.html").is_file()
+
 
 @pytest.mark.slow
 def test_the_command_goes_on_and_exports(folder, tmp_path, capsys):
@@ -265,3 +278,44 @@ def test_ants_and_bees(shared, tmp_path):
     assert found["fine-tuned"]["accuracy"] >= 0.90
     assert found["fine-tuned"]["accuracy"] - found["from scratch"]["accuracy"] >= 0.15
     assert found["fine-tuned"]["cpu_seconds"] < 1200 and found["gray, fine-tuned"]["accuracy"] > 0.8
+
+
+ON_TWO = """
+import json, sys
+import keras, numpy as np, tensorflow as tf
+tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+import cnn_zoo
+from cnn_zoo.train import distribute
+
+images = np.random.default_rng(0).integers(0, 156, (48, 32, 32, 3)).astype("uint8")
+labels = np.arange(48) % 2
+images[labels == 1] += 60
+data = cnn_zoo.Data.from_arrays(images, labels).split(0.25, seed=0)
+recipe = cnn_zoo.recipe("transfer", epochs=4, batch_size=12, augment=None, learning_rate=0.03)
+for devices in (distribute.Devices(), distribute.mirrored(["CPU:0", "CPU:1"])):
+    keras.utils.set_random_seed(1)
+    with devices.scope():
+        model = cnn_zoo.build_classifier("resnet18", 2, weights=None, input_size=32, dropout=0)
+    distribute.synchronize(model)
+    run = cnn_zoo.fine_tune(model, data, recipe, run=f"{sys.argv[1]}/{devices.count}", devices=devices, verbose=0)
+    loaded = cnn_zoo.load_model(run.folder / "best.keras")[0]
+    apart = max(float(np.abs(a - b).max()) for a, b in zip(model.get_weights(), loaded.get_weights(), strict=True))
+    print(json.dumps([devices.count, run.history, apart]), flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_two_devices_give_the_curve_of_one(tmp_path):
+    done = subprocess.run([sys.executable, "-c", ON_TWO, tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (one, alone, _), (two, both, apart) = map(json.loads, done.stdout.splitlines())
+    assert (one, two, apart) == (1, 2, 0)
+    for name in ("loss", "val_loss"):
+        np.testing.assert_allclose(both[name], alone[name], atol=1e-3, err_msg=name)
+
+
+def test_several_machines_are_refused(data, tmp_path):
+    devices = cnn_zoo.train.distribute.Devices(object(), 2, 0, 2)
+    with pytest.raises(InputError, match="fine_tune trains on one machine"):
+        fine_tune(small_model(), data, run=tmp_path / "run", devices=devices)
+    assert not (tmp_path / "run").exists()

@@ -10,7 +10,7 @@ import typer
 
 from cnn_zoo.commands.building import quiet_zoo
 from cnn_zoo.commands.output import finish, say
-from cnn_zoo.commands.values import as_groups
+from cnn_zoo.commands.values import as_weights
 from cnn_zoo.errors import InputError
 
 
@@ -36,6 +36,7 @@ def finetune(
         Path | None, typer.Option(help="Go on with an interrupted run: its folder. The other settings are read from it.")
     ] = None,
     savedmodel: Annotated[bool, typer.Option(help="Export a SavedModel into the run folder at the end.")] = True,
+    all_devices: Annotated[bool, typer.Option("--all-devices", help="Divide each batch among all GPUs of this machine.")] = False,
 ):  # fmt: skip
     """Fine-tune a net on your images, test it, draw its pictures and export it: everything lands in one run folder.
 
@@ -44,52 +45,55 @@ def finetune(
     zoo = quiet_zoo()
     import keras
 
+    from cnn_zoo.train.distribute import Devices, mirrored
+
     if resume is not None:
         settings, run = _settings_of(resume), resume
     elif folder is None:
         raise InputError("give a folder of class folders, or --resume with the folder of a run")
     else:
+        spec = zoo.registry.get_spec(backbone)
+        options = {
+            "kind": "folder", "size": size or list(spec.size), "how": "short_side_crop", "channels": channels or spec.channels, "test": 0.0,
+            **({} if groups is None else {"groups": groups}),
+        }  # fmt: skip
         changes = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
         chosen = zoo.recipe(recipe, **{key: value for key, value in changes.items() if value is not None})
         settings = {
-            "folder": str(folder.resolve()),
+            "data": str(folder.resolve()),
+            "data_dir": None,
+            "data_options": options,
             "backbone": backbone,
-            "weights": None if weights == "none" else weights,
-            "size": size,
-            "channels": channels,
-            "groups": groups,
+            "weights": as_weights(weights),
             "stages": stages.split(",") if stages else None,
             "recipe": chosen.to_dict(),
         }
         run = run or Path("runs") / f"{backbone}-{folder.name}-{datetime.now():%Y%m%d-%H%M%S}"
 
     chosen = zoo.Recipe.from_dict(settings["recipe"])
-    data = _data(settings, zoo.registry.get_spec(settings["backbone"]), chosen)
+    data = _data(settings, chosen)
     keras.utils.set_random_seed(chosen.seed)
-    model = zoo.build_classifier(
-        settings["backbone"], len(data.classes), weights=settings["weights"], input_size=data.train.images.shape[1:3],
-        channels=data.train.images.shape[-1],
-    )  # fmt: skip
+    devices = mirrored() if all_devices else Devices()
+    with devices.scope():
+        model = zoo.build_classifier(
+            settings["backbone"], len(data.classes), weights=settings["weights"], input_size=data.train.images.shape[1:3],
+            channels=data.train.images.shape[-1],
+        )  # fmt: skip
     say(f"{settings['backbone']} on {data.source}: {data.summary()}; everything goes to {run}")
     about = {"finetune": settings, "command": shlex.join(["cnn-zoo", *sys.argv[1:]])}
     finished = zoo.train.fine_tune(
-        model, data, chosen, stages=settings["stages"], run=run, resume=resume is not None, about=about
+        model, data, chosen, stages=settings["stages"], run=run, resume=resume is not None, about=about, devices=devices
     )
+    if all_devices:
+        model, _ = zoo.load_model(finished.folder / "best.keras")  # that one stays on them
     finish(model, data, finished, savedmodel=savedmodel)
 
 
-def _data(settings, spec, recipe):
-    """The images of the folder, with a validation split, in the size and channels that the net is built for."""
-    from cnn_zoo.data import from_folder
+def _data(settings, recipe):
+    """The images of the folder, with a validation split."""
+    from cnn_zoo.reopening import open_settings
 
-    size = settings["size"] or spec.size
-    data = from_folder(
-        settings["folder"],
-        size=size,
-        how="short_side_crop",
-        channels=settings["channels"] or spec.channels,
-        groups=as_groups(settings["groups"]),
-    )
+    data = open_settings(settings)
     if data.validation is None:
         if not recipe.validation:
             raise InputError(

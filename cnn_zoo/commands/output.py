@@ -71,3 +71,4 @@ def finish(model, data, run, *, savedmodel: bool) -> None:
             f"SavedModel: reloaded without Keras, it differs from the model by at most {exported.max_difference:.2g}"
         )
     typer.echo(f"everything is in {run.folder}")
+    say(f"a page of it, with intervals, calibration, and the best and worst images: cnn-zoo report {run.folder}")

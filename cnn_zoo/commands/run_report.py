@@ -20,7 +20,7 @@ def report(
     ],
     data: values.Data = None,
     data_dir: values.DataDir = None,
-    part: Annotated[str, typer.Option(help="What is looked at: test, validation or train.")] = "test",
+    part: Annotated[str | None, typer.Option(help="What is looked at: test, validation or train. Default: test, where there is such a part.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Page to write (.html), and the model card beside it (.md). Default: RUN/report.html, or report.html.")
     ] = None,
@@ -51,6 +51,7 @@ def report(
         check_classes(classes, opened)
     if opened.test is None and data is not None:
         opened = dataclasses.replace(opened, test=opened.train)
+    part = part or ("validation" if opened.test is None else "test")
     found = make(model, opened, split=part) if run is None else make(run, opened, split=part, model=model)
     made = {**found.facts["made"], "command": shlex.join(["cnn-zoo", *sys.argv[1:]])}
     found = dataclasses.replace(found, facts={**found.facts, "made": made})

@@ -50,8 +50,8 @@ def search(
         given |= {} if how_sized is None else {"how": how_sized}
         chosen = zoo.recipe(recipe, **({} if epochs is None else {"epochs": epochs}))
         settings = {
-            "model": model, "data": data or "digits", "data_dir": data_dir and str(data_dir.resolve()), "given": given, "weights": weights,
-            "space": space or [], "how": how, "trials": trials, "recipe": chosen.to_dict(),
+            "model": model, "data": data or "digits", "data_dir": data_dir and str(data_dir.resolve()), "given": given,
+            "weights": values.as_weights(weights), "space": space or [], "how": how, "trials": trials, "recipe": chosen.to_dict(),
             "command": shlex.join(["cnn-zoo", *sys.argv[1:]]),
         }  # fmt: skip
         run = run or Path("runs") / f"search-{model.replace(':', '-')}-{datetime.now():%Y%m%d-%H%M%S}"

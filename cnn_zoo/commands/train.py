@@ -111,7 +111,7 @@ def train(
                 "data": reopening.place(data or "digits"),
                 "data_dir": str(data_dir.resolve()) if data_dir else None,
                 "data_options": with_size(net, data or "digits", given),
-                "weights": weights,
+                "weights": values.as_weights(weights),
                 "options": _options(option or []),
                 "recipe": chosen.to_dict(),
                 "savedmodel": savedmodel,

@@ -72,6 +72,13 @@ def as_groups(text: str | None):
     return False if text == "none" else text
 
 
+def as_weights(text: str | None):
+    """A tag as it is, a file by its whole path, so that a run can be resumed from anywhere; `none` is None."""
+    if text in (None, "none"):
+        return None
+    return str(Path(text).resolve()) if Path(text).is_file() else text
+
+
 def settings(texts, flag: str) -> dict:
     """NAME=VALUE texts; a value is what `plain` makes of it."""
     found = {}

@@ -15,8 +15,8 @@ the same up to rounding, wherever nothing looks at a batch as a whole and nothin
 - Dropout draws on TensorFlow the same pattern on each device, and with JAX one pattern for the whole batch.
 
 All fields of a recipe are kept, for labels and masks, but `sam`, which trains on one device; in bfloat16 and float16 rounding is coarser, so the
-losses agree to some 1e-3. A run can be resumed on another number of devices. `fine_tune`, `prune` and `search` take no devices, nor does TensorFlow
-train on several what has a loss or steps of its own, as `distill` and `learn_without_forgetting` make it: that is refused.
+losses agree to some 1e-3. A run can be resumed on another number of devices. `fine_tune` takes the devices of one machine, `prune` and `search` take
+none, nor does TensorFlow train on several what has a loss or steps of its own, as `distill` and `learn_without_forgetting` make it: that is refused.
 
 Each worker prepares whole batches and keeps its share: augmentation stays a function of the seed and the epoch, and is not sped up by more machines.
 """

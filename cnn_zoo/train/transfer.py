@@ -12,6 +12,7 @@ from cnn_zoo.files import replacing
 from cnn_zoo.freezing import check_stage, freeze
 from cnn_zoo.freezing import stages as stages_of
 from cnn_zoo.outputs import is_segmenter
+from cnn_zoo.train.distribute import Devices
 from cnn_zoo.train.fit import fit
 from cnn_zoo.train.recipe import Recipe
 from cnn_zoo.train.recipe import recipe as find_recipe
@@ -36,6 +37,7 @@ def fine_tune(
     callbacks=(),
     verbose="auto",
     about: dict | None = None,
+    devices: Devices | None = None,
 ) -> Run:
     """Train a net that has learned something else already, such as what `build_classifier` or `build_segmenter` makes of ImageNet's weights.
 
@@ -55,6 +57,7 @@ def fine_tune(
             or `RATES`.
         loss, validation, callbacks, verbose, about: As for `fit`.
         run: The folder. It has a run folder for each phase, `1-head`, `2-all` (or `2-stage4`, ...), and joined the same files as any run folder.
+        devices: As for `fit`, on one machine (`mirrored()`).
         resume: Go on with the run in that folder: with the phase that it was in, from its last whole epoch. It ends with the same weights.
 
     Returns:
@@ -65,6 +68,8 @@ def fine_tune(
         StorageError, TrainingStopped: As for `fit`.
     """
     recipe = find_recipe(recipe)
+    if devices is not None and devices.workers > 1:
+        raise InputError("fine_tune trains on one machine: mirrored(); on several, call freeze and fit for each phase")
     if recipe.rates is None or rates is not None:
         recipe = recipe.replace(rates=RATES if rates is None else rates)
     if recipe.augment == "natural" and model.input_shape[-1] != 3:
@@ -96,6 +101,7 @@ def fine_tune(
                 callbacks=callbacks,
                 verbose=verbose,
                 about={**(about or {}), "fine_tune": settings},
+                devices=devices,
             )  # fmt: skip
         )
     best = max(reversed(runs), key=lambda run: run.about["best"])  # of equals the last: it has seen most
