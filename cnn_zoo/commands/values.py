@@ -168,12 +168,12 @@ def with_data(*names):
 
 
 def _given(
-    masks=None, size=None, intensity=None, classes=None, ignore=None, palette=None, split=None, data_option=None, **plain
+    masks=None, size=None, intensity=None, classes=None, ignore=None, palette=None, split=None, data_option=None, **others
 ):  # fmt: skip
     for check, text in ((as_intensity, intensity), (as_palette, palette)):
         check(text)  # what is wrong is said now
     given = {
-        **plain, "masks": masks and str(masks.resolve()), "size": as_size(size), "intensity": intensity, "classes": as_classes(classes),
+        **others, "masks": masks and str(masks.resolve()), "size": as_size(size), "intensity": intensity, "classes": as_classes(classes),
         "ignore": as_ids(ignore), "palette": str(Path(palette).resolve()) if palette and Path(palette).is_file() else palette,
         "split": split and str(split.resolve()), **settings(data_option or [], "--data-option"),
     }  # fmt: skip
