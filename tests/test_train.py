@@ -192,7 +192,8 @@ def test_a_folder_in_use_is_not_touched(data, tmp_path):
 def test_a_disk_too_small_is_found_before_the_first_epoch(data, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: types.SimpleNamespace(free=1000))
     with pytest.raises(StorageError, match="0 MiB free and this run needs about 1 MiB"):
-        fit(small_model(), data, QUICK, run=tmp_path / "run", verbose=0)
+        fit(small_model(), data, QUICK, run=tmp_path / "a" / "run", verbose=0)
+    assert not (tmp_path / "a").exists()  # the same command works once there is space
 
 
 def test_a_disk_that_fills_up_in_the_middle_leaves_the_last_epoch_whole(data, tmp_path, monkeypatch):

@@ -458,13 +458,16 @@ class _Keeper(keras.callbacks.Callback):
 
     def start(self):
         """Write the first files. What a run will need on the disk is asked for now, not in the middle of the night."""
-        make_folder(self.folder)
         needed = 4 * sum(math.prod(v.shape) * 4 for v in state_variables(self.model)) + (1 << 20)
-        if (free := shutil.disk_usage(self.folder).free) < needed:
+        there = next(path for path in (self.folder, *self.folder.absolute().parents) if os.path.exists(path))
+        if (
+            free := shutil.disk_usage(there).free
+        ) < needed:  # before there is a folder that would be in the way next time
             raise StorageError(
                 f"the disk of {str(self.folder)!r} has {free / 2**20:.0f} MiB free and this run needs about "
                 f"{needed / 2**20:.0f} MiB: free some space, or choose another folder with run="
             )
+        make_folder(self.folder)
         self.about = {**self.about, **environment(), "model": self.describe_model()}
         self.write()
 
