@@ -158,7 +158,8 @@ def test_a_folder_trains_is_resumed_and_tested_again(cli, pets, tmp_path, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(keeper, "on_epoch_begin", stop)
-        assert cli("train", "lenet", *options, *settings, "--run", "half").returncode == 1
+        done = cli("train", "lenet", *options, *settings, "--run", "half")
+        assert done.returncode == 1 and "or `cnn-zoo train --resume half`" in done.stderr
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     done = cli("train", "--resume", tmp_path / "half")

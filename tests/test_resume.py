@@ -143,7 +143,7 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(uninterrupted, tmp_path):
     process.send_signal(signal.SIGINT)
     code, out, err = finish(process)
     assert code == 1, err
-    assert "interrupted after 2 of 5 epochs" in out and f"cnn-zoo train --resume {folder}" in out
+    assert f"interrupted after 2 of 5 epochs; go on by the same call with run='{folder}', resume=True" in out
     assert Run.load(folder).status == "interrupted"
     code, _, err = finish(start(folder, "resume"))
     assert code == 0, err

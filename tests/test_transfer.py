@@ -12,7 +12,7 @@ from keras import layers as L
 from PIL import Image
 
 import cnn_zoo
-from cnn_zoo import Data, InputError, Recipe, Run, load_model
+from cnn_zoo import Data, InputError, Recipe, Run, TrainingStopped, load_model
 from cnn_zoo.commands.values import FLAGS
 from cnn_zoo.freezing import stages
 from cnn_zoo.train.transfer import fine_tune
@@ -122,6 +122,17 @@ def test_a_run_stopped_in_any_phase_ends_with_the_same_bits(data, tmp_path, at):
     }
     for path, value in weights_of(whole).items():
         np.testing.assert_array_equal(value, weights_of(other)[path])
+
+
+def test_ctrl_c_says_how_the_whole_goes_on(data, tmp_path):
+    class CtrlC(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            raise KeyboardInterrupt
+
+    run = tmp_path / "run"
+    with pytest.raises(TrainingStopped) as stopped:
+        fine_tune(small_model(), data, QUICK, run=run, verbose=0, callbacks=[CtrlC()], about={"finetune": {}})
+    assert f"run='{run}', resume=True or `cnn-zoo finetune --resume {run}`" in str(stopped.value)
 
 
 @pytest.mark.slow

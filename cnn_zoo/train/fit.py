@@ -417,8 +417,7 @@ def _train(model, task, validation, keeper, callbacks, verbose, devices):
     except KeyboardInterrupt:
         keeper.end("interrupted")
         raise TrainingStopped(
-            f"interrupted after {keeper.epoch} of {recipe.epochs} epochs; go on with "
-            f"fit(model, data, recipe, run={str(folder)!r}, resume=True) or `cnn-zoo train --resume {folder}`"
+            f"interrupted after {keeper.epoch} of {recipe.epochs} epochs; go on by {_how_to_go_on(keeper.about, folder)}"
         ) from None
     except _NotFinite as error:
         keeper.end("diverged")
@@ -430,6 +429,13 @@ def _train(model, task, validation, keeper, callbacks, verbose, devices):
             f"{error} in epoch {keeper.epoch + 1}; {kept or 'no epoch was finished, so no weights were kept'}. "
             f"Try a learning rate of {recipe.learning_rate / 10:g}; {advice}"
         ) from None
+
+
+def _how_to_go_on(about, folder):
+    """Of a run in phases, of which this may be one, the whole is resumed; a command is named if one has begun it."""
+    whole = folder.parent if {"fine_tune", "prune"} & about.keys() else folder
+    commands = [f" or `cnn-zoo {name} --resume {whole}`" for name in ("train", "finetune") if name in about]
+    return f"the same call with run={str(whole)!r}, resume=True{''.join(commands)}"
 
 
 def steps_at_once(steps: int) -> int:
