@@ -101,7 +101,7 @@ def train(
         if repeat is not None:
             if given:
                 raise InputError(f"--from repeats a run on its own data: leave out {', '.join(sorted(given))}")
-            settings = reopening.settings_of(zoo.Run.load(repeat if repeat.is_dir() else repeat.parent))
+            settings = reopening.settings_of(zoo.Run.load(repeat.parent if repeat.name == "run.json" else repeat))
             chosen, net = zoo.Recipe.from_dict(settings["recipe"]).replace(**changes), settings["net"]
             settings = {**settings, "recipe": chosen.to_dict()}
         else:
