@@ -37,23 +37,24 @@ def _with(size, data, given):
     return {"size": list(size), **given} if sized else given
 
 
-def data_for(model: str, data: str, data_dir, given: dict):
-    """A `Data` for a model.
+def model_and_data(model: str, data: str, data_dir, given: dict, **settings):
+    """A model and a `Data` for it.
 
     Args:
-        model: A net as `cnn-zoo train` takes it; or a .keras file or a run folder.
+        model: As for `model_for`.
         data: What `open_data` takes.
         data_dir: Folder of data by name.
         given: More options of `open_data`, as `values.with_data` gives them; without a size images come to that of the model.
+        **settings: As for `model_for`.
     """
     zoo = quiet_zoo()
     from cnn_zoo.commands import values
 
     if _on_disk(model):
-        given = _with(zoo.load_model(model)[0].input_shape[1:3], data, given)
-    else:
-        given = with_size(model, data, given)
-    return zoo.open_data(data, data_dir=data_dir, **values.read(given))
+        built = zoo.load_model(model)[0]
+        return built, zoo.open_data(data, data_dir=data_dir, **values.read(_with(built.input_shape[1:3], data, given)))
+    loaded = zoo.open_data(data, data_dir=data_dir, **values.read(with_size(model, data, given)))
+    return model_for(model, loaded, **settings), loaded
 
 
 def model_for(model: str, data, **settings):

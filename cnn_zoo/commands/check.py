@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cnn_zoo.commands import values
-from cnn_zoo.commands.building import data_for, model_for, quiet_zoo
+from cnn_zoo.commands.building import model_and_data, quiet_zoo
 from cnn_zoo.commands.output import Json, show
 
 
@@ -33,8 +33,7 @@ def check(
     zoo = quiet_zoo()
     from cnn_zoo.train import sanity
 
-    loaded = data_for(model, data or "digits", data_dir, given)
-    built = model_for(model, loaded, weights=weights)
+    built, loaded = model_and_data(model, data or "digits", data_dir, given, weights=weights)
     changes = {} if learning_rate is None else {"learning_rate": learning_rate}
     run = model if (Path(model) / "run.json").is_file() else None
     found = sanity.check(built, loaded, zoo.recipe(recipe, **changes), run=run, steps=steps, images=images)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cnn_zoo.commands import values
-from cnn_zoo.commands.building import data_for, model_for, quiet_zoo
+from cnn_zoo.commands.building import model_and_data, quiet_zoo
 from cnn_zoo.commands.output import Json, show
 
 
@@ -27,8 +27,7 @@ def lr_find(
     """Which learning rate? A short run with an ever larger one shows where the loss falls fastest and where it explodes."""
     zoo = quiet_zoo()
 
-    loaded = data_for(model, data or "digits", data_dir, given)
-    built = model_for(model, loaded, weights=weights)
+    built, loaded = model_and_data(model, data or "digits", data_dir, given, weights=weights)
     found = zoo.lr_find(built, loaded, recipe)
     if out is not None:
         found.plot(save=out)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from cnn_zoo.commands import values
-from cnn_zoo.commands.building import data_for, model_for, quiet_zoo
+from cnn_zoo.commands.building import model_and_data, model_for, quiet_zoo
 from cnn_zoo.commands.output import Json, say, show
 from cnn_zoo.errors import InputError
 
@@ -59,10 +59,11 @@ def search(
     if not searched:
         raise InputError("what is to be searched? Say it by --space, such as --space learning_rate=log:1e-4:1e-1")
 
-    loaded = data_for(settings["model"], settings["data"], settings["data_dir"], settings["given"])
+    net, with_weights = settings["model"], {"weights": settings["weights"]}
+    _, loaded = model_and_data(net, settings["data"], settings["data_dir"], settings["given"], **with_weights)
 
     def made():
-        return model_for(settings["model"], loaded, weights=settings["weights"])
+        return model_for(net, loaded, **with_weights)
 
     found = zoo.train.search(
         made, loaded, zoo.Recipe.from_dict(settings["recipe"]), space=searched, how=settings["how"], trials=settings["trials"],

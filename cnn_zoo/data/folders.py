@@ -653,20 +653,23 @@ def _ids(rows, classes):
     return np.array([where[row.label] for row in rows], "int64"), classes
 
 
+def with_intensity(data, rule):
+    """The same data, whose files are read by another rule of intensity."""
+
+    def ruled(split):
+        images = split.images.take(slice(None))
+        images.intensity = rule
+        return dataclasses.replace(split, images=images)
+
+    return dataclasses.replace(data, **{part: ruled(split) for part, split in data._splits().items()})
+
+
 def _fitted(data):
     """The same data with an intensity rule whose numbers are those of the training images, and the rule in words."""
     rule = getattr(data.train.images, "intensity", None)
     if rule is not None and not rule.fitted:
         rule = data.train.images.fit().intensity
-
-        def ruled(split):
-            if split is None:
-                return None
-            images = split.images.take(slice(None))
-            images.intensity = rule
-            return dataclasses.replace(split, images=images)
-
-        data = dataclasses.replace(data, **{p: ruled(getattr(data, p)) for p in ("train", "validation", "test")})
+        data = with_intensity(data, rule)
     images = data.train.images
     if hasattr(images, "rule"):
         return data, images.rule

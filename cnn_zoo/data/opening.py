@@ -13,7 +13,6 @@ What lies at a path is told by names and suffixes alone, by this rule, and never
 
 import dataclasses
 import os
-import re
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -31,6 +30,7 @@ from cnn_zoo.data.folders import (
     from_folder,
     from_masks,
     suggested,
+    with_intensity,
 )
 from cnn_zoo.data.formats import _replace, to_channels
 from cnn_zoo.data.images import IMAGE_SUFFIXES
@@ -39,7 +39,7 @@ from cnn_zoo.data.prepared import CARD, load_prepared
 from cnn_zoo.data.sequences import from_fasta, from_sequence_table
 from cnn_zoo.data.signals import from_signals
 from cnn_zoo.data.sources import DATASETS, load
-from cnn_zoo.data.splits import group_names, save_split, suggest_groups, use_split
+from cnn_zoo.data.splits import group_names, save_split, suggest_groups, use_split, with_parentheses
 from cnn_zoo.data.stacks import VIDEOS, from_stacks
 from cnn_zoo.errors import DataError, InputError, MissingExtraError, require
 
@@ -295,15 +295,7 @@ def _refitted(data, rule):
         return data
     before = str(data.train.images.intensity)
 
-    def unfitted(split):
-        if split is None:
-            return None
-        images = split.images.take(slice(None))
-        images.intensity = rule
-        return dataclasses.replace(split, images=images)
-
-    parts = {part: unfitted(getattr(data, part)) for part in ("train", "validation", "test")}
-    data, _ = _fitted(dataclasses.replace(data, **parts))
+    data, _ = _fitted(with_intensity(data, rule))
     return dataclasses.replace(data, source=data.source.replace(before, str(data.train.images.intensity)))
 
 
@@ -523,12 +515,7 @@ def _fasta(source, *, letters="dna", label=None, **options) -> Data:
 
 def _finder(label):
     """A function from a header to what the first parentheses of a regular expression hold."""
-    try:
-        pattern = re.compile(label)
-    except re.error as error:
-        raise InputError(f"label={label!r} is no regular expression ({error})") from error
-    if pattern.groups < 1:
-        raise InputError(f"label={label!r} needs parentheses around what names the class, such as 'class=([a-z]+)'")
+    pattern = with_parentheses("label", label, "the class, such as 'class=([a-z]+)'")
 
     def found(header):
         match = pattern.search(header)

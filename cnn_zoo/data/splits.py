@@ -54,6 +54,17 @@ def _without_word(group, known):
     return next((rest for rest in rests if rest in known and any(c.isdigit() for c in rest)), group)
 
 
+def with_parentheses(argument: str, text: str, example: str) -> re.Pattern:
+    """A regular expression whose first parentheses hold what is looked for; InputError, which names the argument, if it is none."""
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise InputError(f"{argument}={text!r} is no regular expression ({error})") from error
+    if pattern.groups < 1:
+        raise InputError(f"{argument}={text!r} needs parentheses around what names {example}")
+    return pattern
+
+
 def group_names(names, groups) -> np.ndarray:
     """The group of each file, by a rule.
 
@@ -72,12 +83,7 @@ def group_names(names, groups) -> np.ndarray:
             raise DataError("the file names do not look grouped: say which groups there are, groups=")
         return found
     if isinstance(groups, str):
-        try:
-            pattern = re.compile(groups)
-        except re.error as error:
-            raise InputError(f"groups={groups!r} is no regular expression ({error})") from error
-        if pattern.groups < 1:
-            raise InputError(f"groups={groups!r} needs parentheses around what names the group, such as '^(P[0-9]+)_'")
+        pattern = with_parentheses("groups", groups, "the group, such as '^(P[0-9]+)_'")
         matches = [pattern.search(Path(name).name) or pattern.search(name) for name in names]
         found = [match and match[1] for match in matches]
     elif isinstance(groups, dict):
