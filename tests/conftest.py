@@ -10,6 +10,9 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 import keras
 import numpy as np
 import pytest
+from PIL import Image
+
+import cnn_zoo
 
 REPOSITORY = Path(__file__).parents[1]
 COUNTER = itertools.count()
@@ -43,3 +46,29 @@ def shared():
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def thirds(rng):
+    """Three classes told apart by which third of the image is bright."""
+    labels = np.arange(240) % 3
+    images = rng.integers(0, 60, (240, 12, 12)).astype("uint8")
+    for image, label in zip(images, labels):
+        image[4 * label : 4 * label + 4] += 150
+    return cnn_zoo.Data.from_arrays(images, labels, classes=("top", "middle", "bottom"), test=0.25)
+
+
+def save(path, values, dtype="uint8"):
+    """Write an image file, and the folders that it lies in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(values, dtype)).save(path)
+    return path
+
+
+@pytest.fixture
+def pets(tmp_path, rng):
+    """Ten cats and ten dogs of 8x6 pixels."""
+    for label in ("cat", "dog"):
+        for i in range(10):
+            save(tmp_path / "pets" / label / f"{label}{i}.png", rng.integers(0, 256, (8, 6, 3)))
+    return tmp_path / "pets"

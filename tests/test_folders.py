@@ -8,6 +8,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from conftest import save
 from PIL import Image
 
 from cnn_zoo import DataError, InputError
@@ -18,21 +19,6 @@ from cnn_zoo.data.intensity import Intensity
 from cnn_zoo.data.lazy import ImageFiles
 from cnn_zoo.data.sizes import Size
 from cnn_zoo.data.tiles import read_window, tiles
-
-
-def save(path, values):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.asarray(values, "uint8")).save(path)
-    return path
-
-
-@pytest.fixture
-def pets(tmp_path, rng):
-    """Ten cats and ten dogs of 8x6 pixels."""
-    for label in ("cat", "dog"):
-        for i in range(10):
-            save(tmp_path / "pets" / label / f"{label}{i}.png", rng.integers(0, 256, (8, 6, 3)))
-    return tmp_path / "pets"
 
 
 def test_class_folders(pets):

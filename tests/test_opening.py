@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+from conftest import save
 from PIL import Image
 from scipy.io import wavfile
 
@@ -14,21 +15,6 @@ from cnn_zoo.data.formats import read_array
 from cnn_zoo.data.intensity import Intensity
 from cnn_zoo.data.opening import kind_of
 from cnn_zoo.data.sizes import Size
-
-
-def save(path, values, dtype="uint8"):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.asarray(values, dtype)).save(path)
-    return path
-
-
-@pytest.fixture
-def pets(tmp_path, rng):
-    """Ten cats and ten dogs of 8x6 pixels, of five owners."""
-    for label in ("cat", "dog"):
-        for i in range(10):
-            save(tmp_path / "pets" / label / f"{label}{i}.png", rng.integers(0, 256, (8, 6, 3)))
-    return tmp_path / "pets"
 
 
 @pytest.fixture
