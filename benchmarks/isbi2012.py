@@ -10,34 +10,21 @@ training that was stopped goes on.
 
 import argparse
 import dataclasses
+import functools
 import json
 import os
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import keras
 import numpy as np
+from folds import trained
 
 import cnn_zoo
-from cnn_zoo.errors import InputError
 from cnn_zoo.files import replacing
 from cnn_zoo.rand_scores import best_scores, membrane_scores
 
 FOLDS = 5
-
-
-def trained(data, recipe, width, run):
-    """The net of a fold, trained now or before."""
-    keras.utils.set_random_seed(recipe.seed)
-    model = cnn_zoo.build_unet(2, width=width, channels=1)
-    try:
-        status = cnn_zoo.Run.load(run).status
-    except InputError:
-        status = None
-    if status != "finished":
-        cnn_zoo.fit(model, data, recipe, run=run, resume=status is not None, verbose=2)
-    return cnn_zoo.load_model(run / "last.keras")[0]
 
 
 def main():
@@ -59,7 +46,8 @@ def main():
     for k in range(arguments.folds):
         run = arguments.out / f"fold{k}"
         data = dataclasses.replace(whole, train=cnn_zoo.Split(images[fold != k], masks[fold != k]), test=None)
-        model = trained(data, recipe, arguments.width, run)
+        build = functools.partial(cnn_zoo.build_unet, 2, width=arguments.width, channels=1)
+        model = trained(build, data, recipe, run)
         seconds += cnn_zoo.Run.load(run).seconds
         found = cnn_zoo.predict_mask(model, images[fold == k], tta=("flip", "rotate"), batch_size=1, probabilities=True)
         cells[fold == k], held = np.stack(found.probabilities)[..., 0], held | (fold == k)

@@ -11,20 +11,20 @@ cells of one patient resemble each other. What is there already is not trained a
 
 import argparse
 import dataclasses
+import functools
 import json
 import os
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import keras
 import numpy as np
+from folds import trained
 
 import cnn_zoo
 from cnn_zoo.augment import Augmenter, flip, turn
 from cnn_zoo.data import k_fold
 from cnn_zoo.data.splits import group_names
-from cnn_zoo.errors import InputError
 from cnn_zoo.files import replacing
 
 NET = "lenet_relu"
@@ -47,19 +47,6 @@ def cells(path):
     )  # fmt: skip
 
 
-def trained(data, recipe, run):
-    """The net of a fold, trained now or before."""
-    keras.utils.set_random_seed(recipe.seed)
-    model = cnn_zoo.build(NET, classes=2, input_size=data.train.images.shape[1:3])
-    try:
-        status = cnn_zoo.Run.load(run).status
-    except InputError:
-        status = None
-    if status != "finished":
-        cnn_zoo.fit(model, data, recipe, run=run, resume=status is not None, verbose=2)
-    return cnn_zoo.load_model(run / "last.keras")[0]
-
-
 def tested_once(splits, folds, recipe, out):
     """Whether each image is classified rightly by a net that has not seen it, and the accuracy of each fold.
 
@@ -78,7 +65,10 @@ def tested_once(splits, folds, recipe, out):
         for name, fold in zip(splits, turn_of):
             held, row = fold.validation, {image: i for i, image in enumerate(splits[name].train.names)}
             run = out / name.replace(" ", "_") / f"fold{k}"
-            model = trained(dataclasses.replace(fold, validation=None), recipe.replace(seed=recipe.seed + k), run)
+            build = functools.partial(cnn_zoo.build, NET, classes=2, input_size=fold.train.images.shape[1:3])
+            model = trained(
+                build, dataclasses.replace(fold, validation=None), recipe.replace(seed=recipe.seed + k), run
+            )
             answers = cnn_zoo.evaluate(model, held, classes=fold.classes)
             right[name][[row[image] for image in held.names]] = answers.probabilities.argmax(-1) == held.labels
             single[name].append(answers.accuracy)
