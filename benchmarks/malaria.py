@@ -126,6 +126,10 @@ def main():
             "Split at random, most tested cells have neighbours from the same slide among the training cells, with the same stain, light and\n"
             "focus and the same share of infected cells: the net knows the patient by them, as it cannot know the next patient."
         )
+    elif scores["difference"]["interval_by_patients"][1] < 0:
+        print(
+            "The split by patients scores higher, which no leak explains: train longer, or with other seeds, before comparing."
+        )
     else:
         print("The difference between the splits cannot be told from none.")
     with replacing(arguments.out / "scores.json") as path:
